@@ -1,0 +1,44 @@
+# Every target sets up .venv by itself when it is missing or pyproject.toml has changed.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: help lab test demo notebooks address clean
+
+help:
+	@echo "make lab        open the course in JupyterLab"
+	@echo "make test       run every test and every notebook"
+	@echo "make demo       train on bundled portraits for two minutes, and draw new ones"
+	@echo "make notebooks  run all pages again from their scripts and store what they show"
+	@echo "make address    stamp the repository's address, as pyproject.toml has it, into the pages"
+	@echo "make clean      remove .venv and caches; pictures and models stay"
+
+lab: $(READY)
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+test: $(READY)
+	$(BIN)/pytest --nbval
+
+demo: $(READY)
+	$(BIN)/python -m diffusion_lib.train demo faces --folder out/demo --force \
+	    --image_size 16 --epochs 20 --width 32
+	$(BIN)/python -m diffusion_lib.predict out/demo/demo.pth --output out/demo --name demo \
+	    --num_images 64 --grid --strip
+
+notebooks: $(READY)
+	$(BIN)/python notebooks/build.py run
+
+address: $(READY)
+	$(BIN)/python notebooks/build.py address
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	    echo "Python 3.10 or newer with venv is needed: $(PYTHON) is not. Try make PYTHON=python3.12,"; \
+	    echo "or on Debian and Ubuntu: sudo apt install python3-venv"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(READY)
