@@ -1,0 +1,267 @@
+"""The network: a U-Net that looks at a noisy image and a timestep, and answers with an image.
+
+        image ─ stem ─ block ─────────────── skip ─────────────── block ─ head ─ answer
+                         └ halve ─ block ─── skip ─── block ─ double ┘
+                                     └ halve ─ middle ─ double ┘
+
+Sources: Ronneberger et al. 2015 (arXiv 1505.04597) for the U; Ho et al. 2020 (arXiv 2006.11239),
+appendix B, for residual blocks that are told the time, and attention at small resolutions;
+Vaswani et al. 2017 (arXiv 1706.03762) for the embedding and the attention.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffusion_lib.errors import InputError
+
+
+def sinusoidal_embedding(t: Tensor, size: int) -> Tensor:
+    """Timesteps as waves of many wavelengths (Vaswani et al. 2017, section 3.5).
+
+        omega_k = 10000^(-k / (size/2 - 1)),  embedding = [sin(t omega_k) ..., cos(t omega_k) ...]
+
+    Args:
+        t: timesteps, shape (N,).
+        size: even, at least 4.
+
+    Returns:
+        Float32, shape (N, size), values in [-1, 1].
+    """
+    half = size // 2
+    k = torch.arange(half, device=t.device)
+    omega = torch.exp(-math.log(10000) * k / (half - 1))
+    angles = t[:, None] * omega[None, :]
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def zeroed(layer: nn.Module) -> nn.Module:
+    """The layer with its weights set to zero: what it leads to starts as "change nothing"."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Normalise in groups of 8 channels (Wu & He 2018, arXiv 1803.08494)."""
+    return nn.GroupNorm(channels // 8, channels)
+
+
+class ResidualBlock(nn.Module):
+    """x + f(x, time): two convolutions, with the time added between them.
+
+    (N, in_channels, H, W), (N, time_size) -> (N, out_channels, H, W)
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, time_size: int):
+        super().__init__()
+        self.norm1 = group_norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.time = nn.Linear(time_size, out_channels)
+        self.norm2 = group_norm(out_channels)
+        self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        same = in_channels == out_channels
+        self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = h + self.time(F.silu(time))[:, :, None, None]
+        h = self.conv2(F.silu(self.norm2(h)))
+        return self.shortcut(x) + h
+
+
+class Attention(nn.Module):
+    """x + attention(x): every pixel looks at every other. (N, C, H, W) -> (N, C, H, W)
+
+    softmax(q k^T / sqrt(d)) v, in heads of d = 32 channels (Vaswani et al. 2017, eq. 1).
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.heads = channels // 32 if channels % 32 == 0 else 1
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = zeroed(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        # (N, 3C, H, W) -> three of (N, heads, H*W, d)
+        qkv = self.qkv(self.norm(x)).view(n, 3, self.heads, c // self.heads, h * w)
+        q, k, v = qkv.transpose(3, 4).unbind(1)
+        attended = F.scaled_dot_product_attention(q, k, v)
+        return x + self.out(attended.transpose(2, 3).reshape(n, c, h, w))
+
+
+class Block(nn.Module):
+    """A residual block, with attention behind it where the image is small enough for that."""
+
+    def __init__(self, in_channels: int, out_channels: int, time_size: int, attend: bool):
+        super().__init__()
+        self.residual = ResidualBlock(in_channels, out_channels, time_size)
+        self.attention = Attention(out_channels) if attend else nn.Identity()
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return self.attention(self.residual(x, time))
+
+
+class Halve(nn.Module):
+    """(N, C, H, W) -> (N, C, H/2, W/2), by a convolution of stride 2."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Double(nn.Module):
+    """(N, C, H, W) -> (N, C, 2H, 2W): every pixel four times, then a convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+class UNet(nn.Module):
+    """The U-Net of the figure above. (N, channels, S, S), (N,) -> (N, channels, S, S)
+
+    Args:
+        image_size: S, a multiple of `patch * 2 ** (len(multipliers) - 1)`.
+        channels: of the image: 1 for grey, 3 for colour, any other number for other data.
+        width: channels of the first level. A multiple of 8 (of 32 is best).
+        multipliers: a level for each: its channels are width times this.
+        blocks: residual blocks of a level, on either side of the U.
+        attention: resolutions (in pixels of the feature map) at which blocks attend.
+        patch: side of the square of pixels that the stem folds into channels (space to depth), so
+            that large images cost less: with 2 the widest feature map has a quarter of the pixels.
+
+    Raises:
+        InputError: an image size that cannot be halved so often, or a width off the multiples.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        channels: int = 3,
+        width: int = 64,
+        multipliers: tuple[int, ...] = (1, 2, 2),
+        blocks: int = 2,
+        attention: tuple[int, ...] = (8,),
+        patch: int = 1,
+    ):
+        super().__init__()
+        step = patch * 2 ** (len(multipliers) - 1)
+        if image_size < step or image_size % step:
+            near = sorted({max(step, image_size // step * step), (image_size // step + 1) * step})
+            raise InputError(
+                f"an image size of {image_size} cannot be divided by {step}, as this network must: "
+                f"use {' or '.join(map(str, near))}"
+            )
+        if width < 8 or width % 8:
+            raise InputError(f"the width must be a multiple of 8, not {width}")
+        self.image_size, self.channels = image_size, channels
+        self.arguments = dict(
+            image_size=image_size,
+            channels=channels,
+            width=width,
+            multipliers=tuple(multipliers),
+            blocks=blocks,
+            attention=tuple(attention),
+            patch=patch,
+        )
+        self.width = width
+        widths = [width * multiplier for multiplier in multipliers]
+        resolutions = [image_size // patch // 2**level for level in range(len(widths))]
+        time_size = 4 * width
+
+        def column(in_channels: list[int], level: int) -> nn.ModuleList:
+            attend = resolutions[level] in attention
+            return nn.ModuleList(
+                Block(channels, widths[level], time_size, attend) for channels in in_channels
+            )
+
+        self.time = nn.Sequential(
+            nn.Linear(width, time_size), nn.SiLU(), nn.Linear(time_size, time_size)
+        )
+        self.stem = nn.Sequential(
+            nn.PixelUnshuffle(patch), nn.Conv2d(channels * patch**2, width, 3, padding=1)
+        )
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        self.halvings, self.doublings = nn.ModuleList(), nn.ModuleList()
+        above = width
+        for level, here in enumerate(widths):
+            self.down.append(column([above] + [here] * (blocks - 1), level))
+            self.halvings.append(Halve(here) if level < len(widths) - 1 else nn.Identity())
+            above = here
+        self.middle1 = Block(above, above, time_size, True)
+        self.middle2 = Block(above, above, time_size, False)
+        below = above
+        for level, here in reversed(list(enumerate(widths))):
+            # Each block reads, beside its input, the skip of its mirror image on the left.
+            self.up.append(column([below + here] + [here + here] * (blocks - 1), level))
+            self.doublings.append(Double(here) if level > 0 else nn.Identity())
+            below = here
+        self.head = nn.Sequential(
+            group_norm(width * multipliers[0]),
+            nn.SiLU(),
+            zeroed(nn.Conv2d(width * multipliers[0], channels * patch**2, 3, padding=1)),
+            nn.PixelShuffle(patch),
+        )
+
+    @classmethod
+    def for_images(
+        cls, image_size: int, channels: int = 3, width: int = 64, patch: int = 0
+    ) -> "UNet":
+        """A network of sensible proportions for square images of this size.
+
+        By default the stem folds pixels until the widest feature map is at most 64 wide. Levels
+        halve it down to 4 to 8 pixels. Attention works at 16 pixels and below, but not at the
+        first level.
+
+        Args:
+            image_size, channels, width: as above.
+            patch: as above, or 0 to choose it by the image size.
+
+        Raises:
+            InputError: an image size that the levels cannot divide.
+        """
+        patch = patch or max(1, 2 ** math.ceil(math.log2(max(image_size, 1) / 64)))
+        widest = image_size // patch
+        if widest < 16:
+            multipliers = (1, 2)
+        elif widest < 32:
+            multipliers = (1, 2, 2)
+        else:
+            multipliers = (1, 2, 2, 2) if widest < 64 else (1, 2, 2, 4)
+        lower = [widest // 2**level for level in range(1, len(multipliers))]
+        attention = tuple(resolution for resolution in lower if resolution <= 16)
+        return cls(image_size, channels, width, multipliers, attention=attention, patch=patch)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """One answer for every image.
+
+        Args:
+            x: noisy images, shape (N, channels, S, S).
+            t: timesteps 0..T-1, shape (N,).
+        """
+        # Whatever else the network should know of an image, such as its class, is added here.
+        time = self.time(sinusoidal_embedding(t, self.width))  # (N, 4 width)
+        x = self.stem(x)
+        skips = []
+        for blocks, halve in zip(self.down, self.halvings, strict=True):
+            for block in blocks:
+                x = block(x, time)
+                skips.append(x)
+            x = halve(x)
+        x = self.middle2(self.middle1(x, time), time)
+        for blocks, double in zip(self.up, self.doublings, strict=True):
+            for block in blocks:
+                x = block(torch.cat([x, skips.pop()], dim=1), time)
+            x = double(x)
+        return self.head(x)
