@@ -1,0 +1,168 @@
+"""A diffusion model: a network, a noise schedule, and what the network is asked to predict."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffusion_lib.errors import InputError
+from diffusion_lib.files import first_line, load_file, save_file
+from diffusion_lib.original import OriginalUNet
+from diffusion_lib.schedules import NoiseSchedule
+from diffusion_lib.unet import UNet
+
+FORMAT = 1
+NETWORKS = {"unet": UNet, "original": OriginalUNet}
+PREDICTIONS = ("epsilon", "x0", "v")
+
+
+class Denoised(NamedTuple):
+    """What a model makes of x_t. Both of the shape of x_t."""
+
+    x0: Tensor
+    epsilon: Tensor
+
+
+class GaussianDiffusion(nn.Module):
+    """The forward process of `schedule`, and a `network` that learns to undo it.
+
+    Args:
+        network: (x_t of shape (N, ...), t of shape (N,)) -> shape of x_t.
+        schedule: betas and what follows from them.
+        prediction: what the network answers with:
+            "epsilon"   the noise in x_t (Ho et al. 2020, arXiv 2006.11239, eq. 14)
+            "x0"        the clean image
+            "v"         sqrt(alpha_bar) epsilon - sqrt(1 - alpha_bar) x_0
+                        (Salimans & Ho 2022, arXiv 2202.00512, appendix D)
+
+    Raises:
+        InputError: an unknown prediction.
+    """
+
+    def __init__(self, network: nn.Module, schedule: NoiseSchedule, prediction: str = "epsilon"):
+        super().__init__()
+        if prediction not in PREDICTIONS:
+            raise InputError(f"prediction must be one of {', '.join(PREDICTIONS)}: {prediction!r}")
+        self.network, self.schedule, self.prediction = network, schedule, prediction
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the images that the network was made for."""
+        return (self.network.channels, self.network.image_size, self.network.image_size)
+
+    def loss(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """The simplified objective, || target - network(x_t, t) ||^2 (Ho et al. 2020, eq. 14).
+
+        Args:
+            x0: clean images in [-1, 1], shape (N, ...).
+            t: timesteps 0..T-1, shape (N,).
+            noise: epsilon, standard normal, shape of x0.
+
+        Returns:
+            The mean over all pixels of all images, shape ().
+        """
+        x_t = self.schedule.add_noise(x0, t, noise)
+        return F.mse_loss(self.network(x_t, t).to(x0.dtype), self.target(x0, t, noise))
+
+    def target(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """What a perfect network would answer. Arguments and shape as in `loss`."""
+        if self.prediction == "epsilon":
+            return noise
+        if self.prediction == "x0":
+            return x0
+        signal = self.schedule.at("sqrt_alpha_bar", t, x0)
+        sigma = self.schedule.at("sqrt_one_minus_alpha_bar", t, x0)
+        return signal * noise - sigma * x0
+
+    def denoise(self, x_t: Tensor, t: Tensor, clip: bool = False) -> Denoised:
+        """The network's view of x_t, as an image and as noise, whatever it predicts.
+
+        The two are tied by x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) epsilon.
+
+        Args:
+            x_t: noisy images, shape (N, ...).
+            t: timesteps 0..T-1, shape (N,).
+            clip: whether to hold x_0 in [-1, 1] (and epsilon to what then follows), as samplers do.
+        """
+        signal = self.schedule.at("sqrt_alpha_bar", t, x_t)
+        sigma = self.schedule.at("sqrt_one_minus_alpha_bar", t, x_t)
+        answer = self.network(x_t, t).to(x_t.dtype)
+        if self.prediction == "epsilon":
+            x0, epsilon = (x_t - sigma * answer) / signal, answer
+        elif self.prediction == "x0":
+            x0, epsilon = answer, (x_t - signal * answer) / sigma
+        else:
+            x0, epsilon = signal * x_t - sigma * answer, sigma * x_t + signal * answer
+        if clip:
+            x0 = x0.clamp(-1, 1)
+            epsilon = (x_t - signal * x0) / sigma
+        return Denoised(x0, epsilon)
+
+    def checkpoint(self) -> dict:
+        """Everything that `load` needs, as plain values and tensors.
+
+        Raises:
+            InputError: a network that is not one of the library's, which could not be rebuilt.
+        """
+        kinds = {type_: kind for kind, type_ in NETWORKS.items()}
+        if type(self.network) not in kinds:
+            raise InputError(
+                f"only {' and '.join(t.__name__ for t in kinds)} can be saved as a model, not "
+                f"{type(self.network).__name__}: save its state_dict() with torch.save instead"
+            )
+        return {
+            "format": FORMAT,
+            "network": {"kind": kinds[type(self.network)], **self.network.arguments},
+            "schedule": self.schedule.arguments,
+            "prediction": self.prediction,
+            "weights": self.network.state_dict(),
+        }
+
+    def save(self, path: str | Path, **more) -> None:
+        """Write the model, and whatever else is given beside it, to one `.pth` file.
+
+        The file is complete or not there at all: see `save_file`.
+        """
+        save_file({**self.checkpoint(), **more}, path)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> "GaussianDiffusion":
+        """Read a model written by `save`, or a `.pth` of the original Simple Diffusion.
+
+        Raises:
+            InputError: no such file, not such a file, or one from a newer version.
+        """
+        return cls.from_checkpoint(load_file(path), path).to(device)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: dict, path: str | Path) -> "GaussianDiffusion":
+        """The model in a checkpoint that has been read already; path is for error messages."""
+        try:
+            if "model_state_dict" in checkpoint:
+                network = OriginalUNet(checkpoint["image_size"])
+                network.load_state_dict(checkpoint["model_state_dict"])
+                schedule = NoiseSchedule(
+                    checkpoint["schedule"],
+                    checkpoint["timesteps"],
+                    checkpoint["start"],
+                    checkpoint["end"],
+                )
+                return cls(network, schedule).eval()
+            if checkpoint["format"] > FORMAT:
+                raise InputError(
+                    f"{path} has format {checkpoint['format']}, newer than this version reads "
+                    f"({FORMAT}): update Simple Diffusion"
+                )
+            arguments = dict(checkpoint["network"])
+            network = NETWORKS[arguments.pop("kind")](**arguments)
+            network.load_state_dict(checkpoint["weights"])
+            schedule = NoiseSchedule(**checkpoint["schedule"])
+            return cls(network, schedule, checkpoint["prediction"]).eval()
+        except InputError:
+            raise
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise InputError(
+                f"{path} does not hold a model of Simple Diffusion ({first_line(error)})"
+            ) from error

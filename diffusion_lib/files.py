@@ -1,0 +1,53 @@
+"""Checkpoint files: written whole or not at all, read without running code."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from diffusion_lib.errors import InputError
+
+
+def save_file(content: dict, path: str | Path) -> None:
+    """Write a checkpoint so that a kill at any moment leaves either the old file or the new one.
+
+    Raises:
+        InputError: the folder cannot be written to, or the disk is full.
+    """
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(unfinished, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())  # on the disk before the old file goes
+        os.replace(unfinished, path)
+    except (OSError, RuntimeError) as error:
+        unfinished.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {first_line(error)}") from error
+
+
+def load_file(path: str | Path) -> dict:
+    """Read a checkpoint without running any code that it may contain.
+
+    Raises:
+        InputError: no such file, or not a checkpoint.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"there is no file {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever the bytes of a damaged file lead it to
+        raise InputError(
+            f"{path} is not a checkpoint, or is damaged, or holds code, which is never run "
+            f"({first_line(error)})"
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} does not hold a model of Simple Diffusion")
+    return content
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its name where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
