@@ -1,0 +1,128 @@
+"""Everything that can be chosen about training and about predicting, in one place.
+
+The fields are the flags of the command lines; those of `TrainConfig` are also the keywords in a
+notebook and what a checkpoint remembers. This file imports nothing heavy, so that `--help` answers
+at once.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from diffusion_lib.errors import InputError
+
+SCHEDULES = ("linear", "cosine", "quadratic", "sigmoid")
+CHANNELS = ("auto", "1", "3")
+FITS = ("crop", "squash")
+PREDICTIONS = ("epsilon", "x0", "v")
+SAMPLERS = ("ddim", "ddpm")
+FORMATS = ("png", "jpg", "webp", "bmp", "tif")
+
+
+def option(
+    default: Any,
+    help: str,
+    short: str = "",
+    choices: tuple[str, ...] = (),
+    at_least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A field, with its range and what the command line says about it."""
+    rule = dict(
+        help=help, short=short, choices=choices, at_least=at_least, above=above, below=below
+    )
+    return field(default=default, metadata=rule)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options that are checked when they are put together.
+
+    Raises:
+        InputError: a value out of its range.
+    """
+
+    def __post_init__(self):
+        for option in fields(self):
+            value, rule = getattr(self, option.name), option.metadata
+            if rule["choices"] and value not in rule["choices"]:
+                wrong = f"must be one of {', '.join(rule['choices'])}"
+            elif rule["at_least"] is not None and not value >= rule["at_least"]:
+                wrong = f"must be at least {rule['at_least']}"
+            elif rule["above"] is not None and not value > rule["above"]:
+                wrong = f"must be more than {rule['above']}"
+            elif rule["below"] is not None and not value < rule["below"]:
+                wrong = f"must be less than {rule['below']}"
+            else:
+                continue
+            raise InputError(f"{option.name} {wrong}, not {value}")
+
+
+@dataclass(frozen=True)
+class TrainConfig(Config):
+    """One training run."""
+
+    # data
+    image_size: int = option(64, "images become this many pixels wide and high", "-i", at_least=1)
+    channels: str = option("auto", "1 for grey, 3 for colour; auto looks", choices=CHANNELS)
+    fit: str = option("crop", "crop to the centre square, or squash", choices=FITS)
+    workers: int = option(0, "threads that decode images; 0 is one a core", at_least=0)
+
+    # diffusion
+    timesteps: int = option(1000, "diffusion steps T", "-t", at_least=2)
+    beta_schedule: str = option("linear", "how the noise grows", "-s", choices=SCHEDULES)
+    start: float = option(1e-4, "first beta (of all but cosine)", above=0)
+    end: float = option(0.02, "last beta (of all but cosine)", above=0, below=1)
+    prediction: str = option("epsilon", "what the network predicts", choices=PREDICTIONS)
+
+    # network
+    width: int = option(64, "channels of the network's first level", at_least=8)
+    patch: int = option(0, "fold squares of so many pixels into channels; 0 chooses", at_least=0)
+
+    # optimisation
+    epochs: int = option(100, "times to go through all images", "-e", at_least=1)
+    batch_size: int = option(64, "images a step", "-b", at_least=1)
+    lr: float = option(1e-3, "highest learning rate", above=0, below=1)
+    warmup: int = option(100, "steps over which the learning rate rises", at_least=0)
+    weight_decay: float = option(0.0, "of AdamW", at_least=0)
+    clip_norm: float = option(1.0, "longer gradients are shortened to this norm", above=0)
+    ema: float = option(
+        0.999, "share of its past that the average of weights keeps", at_least=0, below=1
+    )
+    seed: int = option(0, "of everything random", at_least=0, below=2**32)
+
+    # the run
+    device: str = option("auto", "cuda, cuda:1, mps, cpu; auto takes the best there is")
+    minutes: float = option(0.0, "end cleanly after so much training; 0 is no limit", at_least=0)
+    report_every: int = option(20, "steps between reports", at_least=1)
+    disable_images: bool = option(False, "no sample and no denoising plot each epoch")
+    disable_tensorboard: bool = option(False, "no TensorBoard log")
+
+
+# What may differ between a run and its continuation: none of it changes what is learnt in a step.
+FREE_ON_RESUME = {
+    "epochs",
+    "workers",
+    "device",
+    "minutes",
+    "report_every",
+    "disable_images",
+    "disable_tensorboard",
+}
+
+
+@dataclass(frozen=True)
+class PredictConfig(Config):
+    """What to make with a trained model."""
+
+    output: str = option("./", "folder for the images", "-o")
+    name: str = option("predict", "what their names begin with", "-n")
+    num_images: int = option(1, "how many", "-i", at_least=1)
+    sampler: str = option("ddim", "way from noise to image", choices=SAMPLERS)
+    steps: int = option(0, "steps of the sampler; 0 is 50 for ddim, all for ddpm", at_least=0)
+    seed: int = option(-1, "of the noise; -1 is another each time", at_least=-1, below=2**32)
+    batch_size: int = option(64, "images at a time", "-b", at_least=1)
+    format: str = option("png", "of the files", choices=FORMATS)
+    grid: bool = option(False, "also one picture of all images")
+    strip: bool = option(False, "also one picture of how the first came out of the noise")
+    device: str = option("auto", "cuda, cuda:1, mps, cpu; auto takes the best there is")

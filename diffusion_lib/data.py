@@ -1,0 +1,199 @@
+"""From a folder of images to batches on the device.
+
+Images are decoded once, into one array of bytes in the user's cache folder, which is memory-mapped
+from then on: a batch costs a copy of some kilobytes, whatever the files were.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from diffusion_lib.config import CHANNELS, FITS
+from diffusion_lib.errors import InputError
+from diffusion_lib.image_files import find_files, is_called_image, read_square
+
+CACHE_VERSION = 1
+NEARLY_GREY = 8  # of 255: JPEG leaves a trace of colour in grey images that were saved as RGB
+
+
+def load_images(
+    path: str | Path,
+    image_size: int,
+    channels: str | int = "auto",
+    fit: str = "crop",
+    workers: int | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """Every image of a folder, a .zip file or a bundled set, square and of one size.
+
+    Grey, palette, transparent (laid on white), CMYK, 16-bit, floating-point and EXIF-rotated images
+    come out as they look in a viewer. Hidden files, and files that are no images, are passed over.
+    Broken images are left out, and named in one warning.
+
+    Args:
+        path: a folder (searched through its subfolders), a .zip file, or faces, digits or brains.
+        image_size: side of the square, in pixels.
+        channels: 1 for grey, 3 for colour, "auto" for 1 if there is no colour in any image.
+        fit: "crop" scales the shorter side to image_size and cuts out the centre; "squash" scales
+            both sides, whatever that does to proportions.
+        workers: threads that decode. By default one a core.
+        progress: whether to show a bar while decoding.
+
+    Returns:
+        Uint8, shape (N, channels, image_size, image_size), in the order of the files' names,
+        mapped from a cache file, which is made when it is missing.
+
+    Raises:
+        InputError: nothing there, no image in it, or a cache folder that cannot be written to.
+    """
+    channels = str(channels)
+    if channels not in CHANNELS:
+        raise InputError(f"channels must be {', '.join(CHANNELS)}, not {channels!r}")
+    if fit not in FITS:
+        raise InputError(f"fit must be {' or '.join(FITS)}, not {fit!r}")
+    if image_size < 1:
+        raise InputError(f"the image size must be at least 1, not {image_size}")
+    files = find_files(path)
+    recipe = [CACHE_VERSION, image_size, channels, fit, files.fingerprint]
+    cached = cache_folder() / f"{hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:32]}.npy"
+    if not cached.exists():
+        bar = tqdm(files.names, desc="reading images", unit="image", disable=not progress)
+        read = partial(try_to_read, files.read, image_size=image_size, fit=fit)
+        try:
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=cached.parent) as folder:
+                decode_all(bar, read, image_size, channels, workers, Path(folder), cached, path)
+        except OSError as error:
+            raise InputError(
+                f"cannot write the decoded images to {cached.parent} ({error.strerror or error}): "
+                "set XDG_CACHE_HOME to a folder with room"
+            ) from error
+    # Copy-on-write, because torch warns of arrays that cannot be written to.
+    return torch.from_numpy(np.load(cached, mmap_mode="c"))
+
+
+def cache_folder() -> Path:
+    """Where decoded sets are kept: $XDG_CACHE_HOME/simple-diffusion, by default below ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simple-diffusion"
+
+
+def try_to_read(
+    read: Callable[[str], bytes], name: str, image_size: int, fit: str
+) -> np.ndarray | str | None:
+    """A file's image (S, S, 3), None if it is no image, or its name if it is a broken one."""
+    try:
+        image = read_square(read(name), image_size, fit)
+    except Exception:  # Pillow raises whatever the bytes of a broken file lead it to
+        return name
+    return name if image is None and is_called_image(name) else image
+
+
+def decode_all(
+    names: tqdm,
+    read: Callable[[str], np.ndarray | str | None],
+    image_size: int,
+    channels: str,
+    workers: int | None,
+    folder: Path,
+    target: Path,
+    source: str | Path,
+) -> None:
+    """Decode all files in parallel into `target`, in bounded memory, by way of `folder`."""
+    count, grey, broken = 0, True, []
+    with (
+        open(folder / "rgb", "wb") as rgb,
+        ThreadPoolExecutor(workers or os.cpu_count()) as threads,
+    ):
+        names = iter(names)
+        while some := list(islice(names, 1024)):
+            for image in threads.map(read, some):
+                if isinstance(image, str):
+                    broken.append(image)
+                elif image is not None:
+                    spread = np.ptp(image.astype(np.int16), axis=2).max()
+                    grey = grey and spread <= NEARLY_GREY
+                    rgb.write(image.tobytes())
+                    count += 1
+    if broken:
+        warnings.warn(
+            f"left out {len(broken)} broken image{'s' * (len(broken) > 1)} of {source}: "
+            + ", ".join(broken[:10])
+            + (f" and {len(broken) - 10} more" if len(broken) > 10 else ""),
+            stacklevel=3,
+        )
+    if not count:
+        raise InputError(f"there is no image in {source} that can be read")
+
+    decoded = np.memmap(folder / "rgb", np.uint8, "r", shape=(count, image_size, image_size, 3))
+    as_grey = channels == "1" or (channels == "auto" and grey)
+    shape = (count, 1 if as_grey else 3, image_size, image_size)
+    final = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
+    for first in range(0, count, 1024):
+        some = decoded[first : first + 1024]  # (n, S, S, 3)
+        if as_grey:
+            # The weights of ITU-R BT.601, which Pillow uses for grey too.
+            some = (some @ np.array([0.299, 0.587, 0.114])).round()[..., None]
+        final[first : first + 1024] = np.moveaxis(some, 3, 1)
+    final.flush()
+    os.replace(folder / "images.npy", target)
+
+
+def to_images(pixels: Tensor) -> Tensor:
+    """Bytes 0..255 -> floats in [-1, 1], any shape."""
+    return pixels.float().div(127.5).sub(1)
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """Floats in [-1, 1] -> bytes 0..255, any shape; what lies outside is clipped."""
+    return images.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+
+
+class BatchStream:
+    """An endless stream of shuffled batches, in which batch number k is always the same.
+
+    The stream runs through all images in a random order, then through all of them in another, and
+    so on, and is cut into batches of one size. So every image is seen equally often, no batch is
+    smaller than the others, and a run that stopped after k batches goes on with batch k.
+
+    Args:
+        pixels: uint8, shape (N, C, H, W).
+        batch_size: B.
+        seed: of the order.
+        device: where batches go. All pixels are kept there if they fit into half of its memory.
+    """
+
+    def __init__(self, pixels: Tensor, batch_size: int, seed: int, device: torch.device):
+        if device.type == "cuda" and 2 * pixels.numel() < torch.cuda.mem_get_info(device)[0]:
+            pixels = pixels.to(device)
+        self.pixels, self.batch_size, self.seed, self.device = pixels, batch_size, seed, device
+        self.order = lru_cache(maxsize=2)(self._order)
+
+    def _order(self, epoch: int) -> Tensor:
+        """The order of images in one epoch: a permutation of 0..N-1."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        return torch.randperm(len(self.pixels), generator=generator)
+
+    def indices(self, k: int) -> Tensor:
+        """Which images batch number k holds, shape (B,)."""
+        positions = torch.arange(k * self.batch_size, (k + 1) * self.batch_size)
+        epochs, places = positions // len(self.pixels), positions % len(self.pixels)
+        return torch.cat(
+            [self.order(epoch)[places[epochs == epoch]] for epoch in epochs.unique().tolist()]
+        )
+
+    def batch(self, k: int) -> Tensor:
+        """Batch number k: float32 in [-1, 1], shape (B, C, H, W), on the device."""
+        some = self.pixels[self.indices(k).to(self.pixels.device)]
+        return to_images(some.to(self.device, non_blocking=True))
