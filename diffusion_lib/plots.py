@@ -1,0 +1,133 @@
+"""Pictures of images, schedules and runs. Every function returns a matplotlib Figure."""
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from diffusion_lib.data import to_pixels
+from diffusion_lib.samplers import Step
+from diffusion_lib.schedules import NoiseSchedule
+from diffusion_lib.training import Report
+
+
+class Picture(Figure):
+    """A Figure that a notebook shows where it stands at the end of a cell.
+
+    It is made without pyplot, which would show it a second time, and keep it in memory.
+    """
+
+    def _repr_png_(self) -> bytes:
+        png = io.BytesIO()
+        self.savefig(png, format="png", bbox_inches="tight")
+        return png.getvalue()
+
+
+def as_array(image: Tensor) -> np.ndarray:
+    """(C, H, W) in [-1, 1], or uint8 -> (H, W, 3), uint8: as matplotlib and Pillow want it."""
+    pixels = image if image.dtype == torch.uint8 else to_pixels(image)
+    return pixels.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()
+
+
+def image_grid(images: Tensor, columns: int | None = None, title: str = "") -> Picture:
+    """Images (N, C, H, W), in [-1, 1] or uint8, side by side in rows of `columns`."""
+    columns = columns or max(1, round(len(images) ** 0.5))
+    pixels = images if images.dtype == torch.uint8 else to_pixels(images)
+    grid = make_grid(pixels, nrow=columns, padding=1, pad_value=255)
+    rows = -(-len(images) // columns)
+    figure = Picture(figsize=(0.8 * columns, 0.8 * rows + 0.4 * bool(title)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(as_array(grid), interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title(title)
+    return figure
+
+
+def image_strip(images: Sequence[Tensor], labels: Sequence[str], title: str = "") -> Picture:
+    """Images (C, H, W) in one row, each with a label above it."""
+    figure = Picture(figsize=(1.1 * len(images), 1.5 + 0.3 * bool(title)), layout="constrained")
+    for axes, image, label in zip(
+        figure.subplots(1, len(images), squeeze=False)[0], images, labels, strict=True
+    ):
+        axes.imshow(as_array(image), interpolation="nearest")
+        axes.set_axis_off()
+        axes.set_title(label, fontsize=9)
+    figure.suptitle(title)
+    return figure
+
+
+def denoising_strip(noise: Tensor, steps: Sequence[Step], stages: int = 10) -> Picture:
+    """How the first image of a batch came out of the noise, in `stages` pictures and two rows.
+
+    Args:
+        noise: x_T, shape (N, C, H, W).
+        steps: all that a sampler yielded.
+        stages: pictures in a row, the noise first and the sample last.
+    """
+    chosen = np.linspace(0, len(steps), stages).round().astype(int)
+    figure = Picture(figsize=(1.1 * stages + 0.9, 2.9), layout="constrained")
+    rows = figure.subplots(2, stages)
+    for column, i in enumerate(chosen):
+        # After i steps the image stands at the timestep that step i + 1 asks about.
+        x = noise if i == 0 else steps[i - 1].x
+        label = f"t = {steps[i].t}" if i < len(steps) else "sample"
+        rows[0, column].imshow(as_array(x[0]), interpolation="nearest")
+        rows[0, column].set_title(label, fontsize=9)
+        rows[1, column].imshow(as_array(steps[min(i, len(steps) - 1)].x0[0]))
+    for axes in rows.flat:
+        axes.set(xticks=[], yticks=[])
+    rows[0, 0].set_ylabel("image so far")
+    rows[1, 0].set_ylabel("its guess\nof the end")
+    return figure
+
+
+def schedule_curves(schedules: Iterable[NoiseSchedule]) -> Picture:
+    """betas, alpha_bars and log-SNR of some schedules over the share t/T of the way."""
+    figure = Picture(figsize=(11, 3.2), layout="constrained")
+    panels = (
+        ("betas", "beta: noise added by a step"),
+        ("alpha_bars", "alpha_bar: share of the image left"),
+        ("log_snr", "log signal-to-noise ratio"),
+    )
+    all_axes = figure.subplots(1, 3)
+    for schedule in schedules:
+        t = torch.arange(schedule.timesteps)
+        for axes, (attribute, title) in zip(all_axes, panels, strict=True):
+            label = f"{schedule.name}, T = {schedule.timesteps}"
+            axes.plot(t / schedule.timesteps, getattr(schedule, attribute), label=label)
+            axes.set(title=title, xlabel="t / T")
+            axes.grid(alpha=0.3)
+    all_axes[0].set_yscale("log")
+    all_axes[1].legend()
+    return figure
+
+
+def loss_curve(reports: Sequence[Report]) -> Picture:
+    """Loss over steps."""
+    figure = Picture(figsize=(6, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([report.step for report in reports], [report.loss for report in reports])
+    axes.set(xlabel="step", ylabel="loss (mean squared error)", yscale="log")
+    axes.grid(alpha=0.3, which="both")
+    return figure
+
+
+def save_image(image: Tensor, path: str | Path) -> None:
+    """Write one image (C, H, W) in [-1, 1], pixel for pixel; the name says in which format."""
+    array = to_pixels(image).permute(1, 2, 0).cpu().numpy()
+    Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array).save(path, quality=95)
+
+
+def save_grid(images: Tensor, path: str | Path, columns: int | None = None) -> None:
+    """Write images as one picture, pixel for pixel, small ones enlarged to at least 64 pixels."""
+    columns = columns or max(1, round(len(images) ** 0.5))
+    scale = max(1, 64 // images.shape[-1])
+    large = to_pixels(images).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    grid = make_grid(large, nrow=columns, padding=2, pad_value=255)
+    Image.fromarray(as_array(grid)).save(path)
