@@ -1,0 +1,91 @@
+"""Make new images with a trained model: python -m diffusion_lib.predict MODEL"""
+
+import sys
+from itertools import islice
+from pathlib import Path
+
+from diffusion_lib.cli import Parser, run
+from diffusion_lib.config import PredictConfig
+from diffusion_lib.errors import InputError
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="predict", description="Make new images with a trained model.")
+    parser.add_argument("MODEL", help="a .pth file of train, or of the original project")
+    parser.add_options(PredictConfig)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    chosen = vars(build_parser().parse_args(arguments))
+    model = chosen.pop("MODEL")
+    config = PredictConfig(**chosen)
+    if Path(config.name).name != config.name:
+        raise InputError(f"--name must be a plain name, not {config.name!r}: --output says where")
+
+    import torch
+
+    from diffusion_lib.diffusion import GaussianDiffusion
+    from diffusion_lib.plots import denoising_strip, save_grid, save_image
+    from diffusion_lib.samplers import SAMPLERS, initial_noise, sample_batches, usual_steps
+    from diffusion_lib.training import find_device
+
+    device = find_device(config.device)
+    diffusion = GaussianDiffusion.load(model, device)
+    folder = Path(config.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    seed = torch.seed() % 2**32 if config.seed < 0 else config.seed
+    steps = config.steps or usual_steps(config.sampler, diffusion.schedule.timesteps)
+
+    first = number = first_free_number(folder, config.name)
+    images = []
+    for batch in sample_batches(
+        diffusion,
+        config.num_images,
+        sampler=config.sampler,
+        steps=steps,
+        batch_size=config.batch_size,
+        seed=seed,
+        progress=True,
+    ):
+        for image in batch:
+            save_image(image, folder / f"{config.name}{number}.{config.format}")
+            number += 1
+        images += [batch] if config.grid else []
+    print(f"seed {seed}: {folder / config.name}{first}.{config.format}", end="")
+    print(f" ... {config.name}{number - 1}.{config.format}" if number > first + 1 else "")
+    if config.grid:
+        path = free_path(folder / f"{config.name}_grid.{config.format}")
+        save_grid(torch.cat(images), path)
+        print(f"all of them together: {path}")
+    if config.strip:
+        path = free_path(folder / f"{config.name}_strip.png")
+        first_batch = islice(
+            initial_noise(diffusion, seed), min(config.batch_size, config.num_images)
+        )
+        noise = torch.stack(list(first_batch)).to(device)
+        generator = torch.Generator(device).manual_seed(seed)
+        way = list(SAMPLERS[config.sampler](diffusion, noise, steps, generator))
+        denoising_strip(noise, way).savefig(path)
+        print(f"from noise to the first: {path}")
+
+
+def first_free_number(folder: Path, name: str) -> int:
+    """One more than the highest number of an image NAME0, NAME1, ... that is there already."""
+    taken = [
+        path.stem.removeprefix(name) for path in folder.iterdir() if path.stem.startswith(name)
+    ]
+    return max((int(number) + 1 for number in taken if number.isdecimal()), default=0)
+
+
+def free_path(path: Path) -> Path:
+    """The path itself, or with a number behind its name if there is such a file already."""
+    number, free = 1, path
+    while free.exists():
+        free = path.with_stem(f"{path.stem}{number}")
+        number += 1
+    return free
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, "predict"))

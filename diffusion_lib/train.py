@@ -1,0 +1,139 @@
+"""Train a diffusion model on a folder of images: python -m diffusion_lib.train NAME PATH"""
+
+import sys
+import warnings
+from pathlib import Path
+
+from diffusion_lib.cli import Parser, run
+from diffusion_lib.config import FREE_ON_RESUME, TrainConfig
+from diffusion_lib.errors import InputError
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="train", description="Train a diffusion model on a folder of images.")
+    parser.add_argument("NAME", help="of the model: its final weights go to NAME.pth")
+    parser.add_argument("PATH", help="a folder of images, a .zip, or faces, digits or brains")
+    parser.add_options(TrainConfig)
+    parser.add_argument(
+        "--folder", default=".", metavar="NAME", help="where everything is written (default: .)"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        default=False,
+        help="go on from autosave.pth, as it was set",
+    )
+    parser.add_argument(
+        "--force", action="store_true", default=False, help="start afresh, replacing what is there"
+    )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    chosen = vars(build_parser().parse_args(arguments))
+    name, path, folder, resume, force = (
+        chosen.pop(key) for key in ("NAME", "PATH", "folder", "resume", "force")
+    )
+    if name in ("", "..", "autosave") or Path(name).name != name:
+        raise InputError(f"NAME must be a plain name, not {name!r}: --folder says where")
+    config = TrainConfig(**chosen)
+
+    import torch
+    from tqdm.auto import tqdm
+
+    from diffusion_lib.data import load_images
+    from diffusion_lib.recording import record
+    from diffusion_lib.training import Trainer, build, find_device
+
+    checkpoint = look_around(name, Path(folder), resume, force)
+    if checkpoint:
+        config = continued(checkpoint["training"]["config"], chosen)
+    device = find_device(config.device)
+    with torch.device("meta"):
+        build(config, channels=3)  # what is wrong with the settings shows before the images load
+    pixels = load_images(
+        path, config.image_size, config.channels, config.fit, config.workers or None, progress=True
+    )
+    diffusion = build(config, channels=pixels.shape[1])
+    warn_of_leftovers(diffusion.schedule)
+    trainer = Trainer(diffusion, pixels, config)
+    if checkpoint:
+        trainer.restore(checkpoint)
+    if trainer.step >= trainer.steps:
+        raise InputError(f"all {config.epochs} epochs of {name!r} are done: ask for more --epochs")
+    print(
+        f"{len(pixels)} images of {config.image_size}x{config.image_size}, "
+        f"{'grey' if pixels.shape[1] == 1 else 'colour'}; a network of "
+        f"{sum(weights.numel() for weights in diffusion.parameters()) / 1e6:.1f} million weights; "
+        f"{trainer.steps - trainer.step} steps on {device}"
+    )
+    with tqdm(total=trainer.steps, initial=trainer.step, unit="step", desc=name) as bar:
+        for report in record(trainer, name, folder):
+            bar.set_postfix(epoch=report.epoch, loss=f"{report.loss:.4f}", refresh=False)
+            bar.update(report.step - bar.n)
+    print(f"the model is {Path(folder, name)}.pth")
+    if trainer.step < trainer.steps:
+        print(f"stopped after step {trainer.step} of {trainer.steps}: go on with --resume")
+
+
+def look_around(name: str, folder: Path, resume: bool, force: bool) -> dict:
+    """The checkpoint to resume from, or {} for a fresh start, if nothing is lost by it.
+
+    Raises:
+        InputError: there is nothing to resume, or something that would be lost.
+    """
+    from diffusion_lib.files import load_file
+    from diffusion_lib.recording import AUTOSAVE
+
+    autosave, final = folder / AUTOSAVE, folder / f"{name}.pth"
+    if force and not resume:
+        return {}
+    checkpoint = load_file(autosave) if resume or autosave.exists() else {}
+    run = {"name": None, "step": 0, "steps": 1} | checkpoint.get("training", {})
+    if resume:
+        if run["name"] != name:
+            raise InputError(f"{autosave} holds the run {run['name']!r}, not {name!r}")
+        return checkpoint
+    if final.exists():
+        raise InputError(
+            f"{final} exists already: choose another name, or say --resume to train it further, "
+            "or --force to replace it"
+        )
+    if checkpoint and run["step"] < run["steps"]:
+        raise InputError(
+            f"{autosave} holds the unfinished run {run['name']!r}: go on with it by --resume, "
+            "choose another --folder, or replace it by --force"
+        )
+    return {}
+
+
+def continued(settings: dict, chosen: dict) -> TrainConfig:
+    """The settings of the run to resume, with those of the chosen ones that may change.
+
+    Raises:
+        InputError: another setting was chosen that the run does not have.
+    """
+    for option, value in chosen.items():
+        if option not in FREE_ON_RESUME and value != settings[option]:
+            raise InputError(
+                f"--{option} {value} does not go with --resume: the run has {settings[option]}"
+            )
+    free = {option: value for option, value in chosen.items() if option in FREE_ON_RESUME}
+    # A time limit and a device are of one sitting: they are not taken over.
+    return TrainConfig(**{**settings, "minutes": 0.0, "device": "auto", **free})
+
+
+def warn_of_leftovers(schedule) -> None:
+    """Say so if the last step leaves so much of the image that sampling cannot start from noise."""
+    left = schedule.alpha_bars[-1].sqrt().item()
+    if left > 0.05:
+        warnings.warn(
+            f"the last of {schedule.timesteps} timesteps still shows {left:.0%} of the image, but "
+            "sampling starts from pure noise: take more --timesteps, a larger --end, or "
+            "--beta_schedule cosine",
+            stacklevel=2,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, "train"))
