@@ -1,0 +1,214 @@
+"""Checks that tell a learner what is wrong with an answer.
+
+An exercise knows the right answer and the mistakes that people make. A check runs the learner's
+function and these on the same inputs, and says which of them it agrees with.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_lib.schedules import NoiseSchedule
+
+NOT_TRIED = "Not tried yet: put your answer in place of `raise NotImplementedError`."
+CORRECT = "Correct!"
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """A function to write, and how it goes wrong.
+
+    answer: the right function.
+    mistakes: what to tell a learner whose function does the same as this one.
+    cases: the arguments to try.
+    """
+
+    answer: Callable
+    mistakes: dict[str, Callable]
+    cases: list[tuple[Any, ...]]
+
+    def judge(self, function: Callable) -> str:
+        """One sentence on a learner's function: CORRECT, NOT_TRIED, or what is wrong."""
+        right = [self.answer(*case) for case in self.cases]
+        try:
+            given = [function(*case) for case in self.cases]
+        except NotImplementedError:
+            return NOT_TRIED
+        except Exception as error:  # whatever a first attempt does
+            return f"It stops with {type(error).__name__}: {error}"
+        if any(value is None for value in given):
+            return "It returns None: is there a `return` at its end?"
+        for value, wanted in zip(given, right, strict=True):
+            if isinstance(wanted, Tensor):
+                if not isinstance(value, Tensor):
+                    return f"It returns {type(value).__name__}: return a tensor."
+                if value.shape != wanted.shape:
+                    return (
+                        f"The shape is {tuple(value.shape)}, but should be {tuple(wanted.shape)}."
+                    )
+        if agree(given, right):
+            return CORRECT
+        for explanation, mistake in self.mistakes.items():
+            if agree(given, [mistake(*case) for case in self.cases]):
+                return f"Not yet: {explanation}"
+        return f"Not yet: for the first case it gives {short(given[0])}, not {short(right[0])}."
+
+
+def agree(some: list, others: list) -> bool:
+    """Whether all values are the same, up to rounding."""
+    return all(
+        torch.allclose(torch.as_tensor(a).double(), torch.as_tensor(b).double(), 1e-4, 1e-6)
+        for a, b in zip(some, others, strict=True)
+    )
+
+
+def short(value: Any) -> str:
+    """A value as a learner can read it: the first few numbers of a tensor."""
+    if not isinstance(value, Tensor):
+        return str(value)
+    numbers = ", ".join(f"{number:.3f}" for number in value.flatten()[:3].tolist())
+    return f"{numbers} ..." if value.numel() > 3 else numbers
+
+
+# ---- 01 forward process -------------------------------------------------------------------------
+
+_schedules = [NoiseSchedule("linear", 100), NoiseSchedule("cosine", 37)]
+_random = torch.Generator().manual_seed(0)
+_x, _noise = torch.randn(2, 4, 3, 8, 8, generator=_random, dtype=torch.float64)
+
+_alpha_bars = Exercise(
+    answer=lambda betas: torch.cumprod(1 - betas, 0),
+    mistakes={
+        "you multiplied the betas; what is left after a step is alpha = 1 - beta.": lambda betas: (
+            torch.cumprod(betas, 0)
+        ),
+        "you added the alphas up; each step keeps a share of what the one before it kept, so "
+        "they multiply.": lambda betas: torch.cumsum(1 - betas, 0),
+        "these are the alphas: one step each. alpha_bar is all steps up to t together.": (
+            lambda betas: 1 - betas
+        ),
+        "one minus the sum of the betas is close while they are few and small, but goes below 0; "
+        "multiply the alphas.": lambda betas: 1 - torch.cumsum(betas, 0),
+        "you start with 1, as if timestep 0 added no noise; in code alpha_bars[0] has the first "
+        "step behind it.": lambda betas: torch.cat(
+            [torch.ones_like(betas[:1]), torch.cumprod(1 - betas, 0)[:-1]]
+        ),
+        "that is sqrt(alpha_bar), the factor of the picture; alpha_bar itself is asked for.": (
+            lambda betas: torch.cumprod(1 - betas, 0).sqrt()
+        ),
+        "that is 1 - alpha_bar, the variance of the noise; alpha_bar is what is left of the "
+        "picture.": lambda betas: 1 - torch.cumprod(1 - betas, 0),
+    },
+    cases=[(schedule.betas,) for schedule in _schedules],
+)
+
+_recover_x0 = Exercise(
+    answer=lambda x_t, noise, alpha_bar: (x_t - (1 - alpha_bar) ** 0.5 * noise) / alpha_bar**0.5,
+    mistakes={
+        "you subtracted the noise as it is; in x_t it is scaled by sqrt(1 - alpha_bar).": (
+            lambda x_t, noise, alpha_bar: (x_t - noise) / alpha_bar**0.5
+        ),
+        "1 - alpha_bar is the noise's variance; its factor is the root of that.": (
+            lambda x_t, noise, alpha_bar: (x_t - (1 - alpha_bar) * noise) / alpha_bar**0.5
+        ),
+        "the noise is gone, but the picture is still faded: divide by sqrt(alpha_bar).": (
+            lambda x_t, noise, alpha_bar: x_t - (1 - alpha_bar) ** 0.5 * noise
+        ),
+        "you divided by alpha_bar; the picture was scaled by its root.": (
+            lambda x_t, noise, alpha_bar: (x_t - (1 - alpha_bar) ** 0.5 * noise) / alpha_bar
+        ),
+        "you used variances for factors: both the noise's and the picture's need a root.": (
+            lambda x_t, noise, alpha_bar: (x_t - (1 - alpha_bar) * noise) / alpha_bar
+        ),
+        "only x_t is divided by sqrt(alpha_bar); the noise has to be as well: mind the brackets.": (
+            lambda x_t, noise, alpha_bar: x_t / alpha_bar**0.5 - (1 - alpha_bar) ** 0.5 * noise
+        ),
+        "you added the noise once more; take it away.": (
+            lambda x_t, noise, alpha_bar: (x_t + (1 - alpha_bar) ** 0.5 * noise) / alpha_bar**0.5
+        ),
+    },
+    cases=[(_x, _noise, alpha_bar) for alpha_bar in (0.9, 0.5, 0.1)],
+)
+
+_jump_on = Exercise(
+    answer=lambda x_s, noise, bar_s, bar_t: (
+        (bar_t / bar_s) ** 0.5 * x_s + (1 - bar_t / bar_s) ** 0.5 * noise
+    ),
+    mistakes={
+        "you jump as if from the clean picture; x_s has faded by sqrt(alpha_bar_s) already, so "
+        "only the ratio alpha_bar_t / alpha_bar_s is still to come.": (
+            lambda x_s, noise, bar_s, bar_t: bar_t**0.5 * x_s + (1 - bar_t) ** 0.5 * noise
+        ),
+        "the picture is right, but the noise is that of a jump from the clean picture: x_s brings "
+        "some noise of its own.": (
+            lambda x_s, noise, bar_s, bar_t: (
+                (bar_t / bar_s) ** 0.5 * x_s + (1 - bar_t) ** 0.5 * noise
+            )
+        ),
+        "the noise in x_s fades on the way too, so the variances do not simply differ by "
+        "alpha_bar_s - alpha_bar_t.": (
+            lambda x_s, noise, bar_s, bar_t: (
+                (bar_t / bar_s) ** 0.5 * x_s + (bar_s - bar_t) ** 0.5 * noise
+            )
+        ),
+        "the ratio is upside down: alpha_bar falls, and the picture must fade.": (
+            lambda x_s, noise, bar_s, bar_t: (
+                (bar_s / bar_t) ** 0.5 * x_s + abs(1 - bar_s / bar_t) ** 0.5 * noise
+            )
+        ),
+        "the ratio is a share of variance; the factors of picture and noise are roots.": (
+            lambda x_s, noise, bar_s, bar_t: (bar_t / bar_s) * x_s + (1 - bar_t / bar_s) * noise
+        ),
+        "the picture is right; the factor of the noise wants a root.": (
+            lambda x_s, noise, bar_s, bar_t: (
+                (bar_t / bar_s) ** 0.5 * x_s + (1 - bar_t / bar_s) * noise
+            )
+        ),
+    },
+    cases=[(_x, _noise, 0.9, 0.5), (_x, _noise, 0.6, 0.1)],
+)
+
+
+def _first_where(condition: Tensor) -> int:
+    return int(condition.int().argmax())
+
+
+_half_gone = Exercise(
+    answer=lambda alpha_bars: _first_where(alpha_bars < 0.5),
+    mistakes={
+        "that is the last timestep at which the picture is still stronger; the first at which the "
+        "noise is stronger comes after it.": lambda alpha_bars: _first_where(alpha_bars < 0.5) - 1,
+        "you count from 1, as the papers do; in code the first timestep is 0.": (
+            lambda alpha_bars: _first_where(alpha_bars < 0.5) + 1
+        ),
+        "you compared sqrt(alpha_bar) with 1/2; strength means variance here, so compare alpha_bar "
+        "with 1 - alpha_bar.": lambda alpha_bars: _first_where(alpha_bars.sqrt() < 0.5),
+        "that is half of T: the timestep in the middle. Find where alpha_bar falls below a half.": (
+            lambda alpha_bars: len(alpha_bars) // 2
+        ),
+    },
+    cases=[(NoiseSchedule(name, 1000).alpha_bars,) for name in ("linear", "cosine", "sigmoid")],
+)
+
+
+def check_alpha_bars(function: Callable[[Tensor], Tensor]) -> None:
+    """alpha_bars_of(betas) -> alpha_bars, both (T,)."""
+    print(_alpha_bars.judge(function))
+
+
+def check_recover_x0(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
+    """recover_x0(x_t, noise, alpha_bar) -> x_0, shape of x_t."""
+    print(_recover_x0.judge(function))
+
+
+def check_jump_on(function: Callable[[Tensor, Tensor, float, float], Tensor]) -> None:
+    """jump_on(x_s, noise, alpha_bar_s, alpha_bar_t) -> x_t, shape of x_s, for s < t."""
+    print(_jump_on.judge(function))
+
+
+def check_half_gone(function: Callable[[Tensor], int]) -> None:
+    """half_gone(alpha_bars) -> the first t at which the noise is stronger than the picture."""
+    print(_half_gone.judge(function))

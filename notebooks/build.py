@@ -1,0 +1,82 @@
+"""Makes the notebooks from their scripts: python notebooks/build.py run|address [NN ...]
+
+The scripts in `notebooks/scripts/` are the source of every input; `notebooks/*.ipynb` hold the same
+inputs with their outputs. `run` makes the notebooks again, executed, with nothing in them that
+differs from one run to the next. `address` stamps the repository's address, which pyproject.toml
+knows, into the badge and the set-up cell of every script and notebook, and into the README.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+NOTEBOOKS = Path(__file__).parent
+SCRIPTS = NOTEBOOKS / "scripts"
+METADATA = {
+    "jupytext": {"formats": "ipynb,scripts//py:percent"},
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def inputs(script: Path) -> NotebookNode:
+    """The notebook that a script describes, without outputs."""
+    notebook = jupytext.read(script)
+    notebook.metadata = nbformat.from_dict(METADATA)
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number:02d}"
+    return notebook
+
+
+def run(script: Path) -> NotebookNode:
+    """The same with its outputs. Raises nbclient's CellExecutionError where a cell fails."""
+    notebook = inputs(script)
+    NotebookClient(
+        notebook,
+        kernel_name="python3",
+        record_timing=False,
+        resources={"metadata": {"path": NOTEBOOKS}},
+    ).execute()
+    notebook.metadata = nbformat.from_dict(METADATA)  # the kernel adds its version
+    return notebook
+
+
+def address() -> str:
+    """The repository's address, from pyproject.toml."""
+    project = (NOTEBOOKS.parent / "pyproject.toml").read_text()
+    return re.search(r'^Repository = "(.*?)/?"$', project, re.MULTILINE)[1]
+
+
+def stamp(text: str, address: str) -> str:
+    """A text with this address in its Colab badge, its set-up cell and its `git clone`."""
+    owner_and_name = address.removeprefix("https://github.com/")
+    text = re.sub(
+        r"(colab\.research\.google\.com/github/)[^/\s]+/[^/\s]+(/blob/main/)",
+        rf"\g<1>{owner_and_name}\g<2>",
+        text,
+    )
+    return re.sub(r"(git\+|git clone )https?://[^\s\"'\\]+", rf"\g<1>{address}", text)
+
+
+def main() -> None:
+    task, *numbers = sys.argv[1:] or ["help"]
+    scripts = [s for s in sorted(SCRIPTS.glob("*.py")) if not numbers or s.name[:2] in numbers]
+    if task == "run":
+        for script in scripts:
+            print(f"running {script.stem}", flush=True)
+            nbformat.write(run(script), NOTEBOOKS / f"{script.stem}.ipynb")
+    elif task == "address":
+        for file in (*scripts, *NOTEBOOKS.glob("*.ipynb"), NOTEBOOKS.parent / "README.md"):
+            file.write_text(stamp(file.read_text(), address()))
+    else:
+        sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()
