@@ -14,7 +14,7 @@ help:
 	@echo "make clean      remove .venv and caches; pictures and models stay"
 
 lab: $(READY)
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/01_forward_process.ipynb
 
 test: $(READY)
 	$(BIN)/pytest --nbval
