@@ -1,6 +1,8 @@
 """Checkpoint files: written whole or not at all, read without running code."""
 
 import os
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -24,8 +26,10 @@ def save_file(content: dict, path: str | Path) -> None:
             os.fsync(file.fileno())  # on the disk before the old file goes
         os.replace(unfinished, path)
     except (OSError, RuntimeError) as error:
-        unfinished.unlink(missing_ok=True)
         raise InputError(f"cannot write {path}: {first_line(error)}") from error
+    finally:
+        with suppress(OSError):  # after a success there is none
+            unfinished.unlink()
 
 
 def load_file(path: str | Path) -> dict:
@@ -37,11 +41,12 @@ def load_file(path: str | Path) -> dict:
     if not Path(path).is_file():
         raise InputError(f"there is no file {path}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles, which are refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever the bytes of a damaged file lead it to
         raise InputError(
-            f"{path} is not a checkpoint, or is damaged, or holds code, which is never run "
-            f"({first_line(error)})"
+            f"{path} is not a checkpoint, or is damaged, or holds code, which is never run"
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"{path} does not hold a model of Simple Diffusion")

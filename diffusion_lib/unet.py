@@ -106,26 +106,14 @@ class Block(nn.Module):
         return self.attention(self.residual(x, time))
 
 
-class Halve(nn.Module):
-    """(N, C, H, W) -> (N, C, H/2, W/2), by a convolution of stride 2."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+def halve(channels: int) -> nn.Module:
+    """(N, C, H, W) -> (N, C, H/2, W/2)"""
+    return nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
 
-class Double(nn.Module):
-    """(N, C, H, W) -> (N, C, 2H, 2W): every pixel four times, then a convolution."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+def double(channels: int) -> nn.Module:
+    """(N, C, H, W) -> (N, C, 2H, 2W)"""
+    return nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(channels, channels, 3, padding=1))
 
 
 class UNet(nn.Module):
@@ -197,7 +185,7 @@ class UNet(nn.Module):
         above = width
         for level, here in enumerate(widths):
             self.down.append(column([above] + [here] * (blocks - 1), level))
-            self.halvings.append(Halve(here) if level < len(widths) - 1 else nn.Identity())
+            self.halvings.append(halve(here) if level < len(widths) - 1 else nn.Identity())
             above = here
         self.middle1 = Block(above, above, time_size, True)
         self.middle2 = Block(above, above, time_size, False)
@@ -205,7 +193,7 @@ class UNet(nn.Module):
         for level, here in reversed(list(enumerate(widths))):
             # Each block reads, beside its input, the skip of its mirror image on the left.
             self.up.append(column([below + here] + [here + here] * (blocks - 1), level))
-            self.doublings.append(Double(here) if level > 0 else nn.Identity())
+            self.doublings.append(double(here) if level > 0 else nn.Identity())
             below = here
         self.head = nn.Sequential(
             group_norm(width * multipliers[0]),
@@ -254,14 +242,14 @@ class UNet(nn.Module):
         time = self.time(sinusoidal_embedding(t, self.width))  # (N, 4 width)
         x = self.stem(x)
         skips = []
-        for blocks, halve in zip(self.down, self.halvings, strict=True):
+        for blocks, halving in zip(self.down, self.halvings, strict=True):
             for block in blocks:
                 x = block(x, time)
                 skips.append(x)
-            x = halve(x)
+            x = halving(x)
         x = self.middle2(self.middle1(x, time), time)
-        for blocks, double in zip(self.up, self.doublings, strict=True):
+        for blocks, doubling in zip(self.up, self.doublings, strict=True):
             for block in blocks:
                 x = block(torch.cat([x, skips.pop()], dim=1), time)
-            x = double(x)
+            x = doubling(x)
         return self.head(x)
