@@ -1,0 +1,406 @@
+"""From a folder to tensors: hostile folders, channels, the cache, and the stream of batches."""
+
+import os
+import shutil
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_images, noise_image
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from diffusion_lib import BatchStream, InputError, data, load_images
+from diffusion_lib.data import cache_folder, to_images, to_pixels
+
+CPU = torch.device("cpu")
+
+
+def stack(*images: Image.Image) -> torch.Tensor:
+    """What `load_images` should make of RGB images of the right size."""
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
+
+
+def load_with_warnings(*arguments, **settings) -> tuple[torch.Tensor, list[str]]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pixels = load_images(*arguments, **settings)
+    return pixels, [str(warning.message) for warning in caught]
+
+
+# Folders
+
+
+def test_a_folder_becomes_bytes_in_order_of_names(images):
+    pixels = load_images(images, 8)
+    assert pixels.dtype == torch.uint8
+    assert torch.equal(pixels, stack(*(noise_image(i) for i in range(6))))
+
+
+def test_odd_names_are_images_like_others(tmp_path):
+    names = ["UPPER.PNG", "deep/er/x.png", "no_extension", "with space.png", "ünïcödé 图.png"]
+    for i, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        noise_image(i).save(tmp_path / name, "PNG")
+    assert torch.equal(load_images(tmp_path, 8), stack(*(noise_image(i) for i in range(5))))
+
+
+def test_wrong_extension_is_no_hindrance(tmp_path):
+    noise_image(0).save(tmp_path / "really_a_png.jpg", "PNG")
+    assert torch.equal(load_images(tmp_path, 8), stack(noise_image(0)))
+
+
+def test_files_that_are_no_images_are_passed_over_in_silence(images):
+    expected = load_images(images, 8).clone()
+    for name in ("notes.txt", "labels.csv", ".DS_Store", "._0000.png", "Makefile"):
+        (images / name).write_bytes(b"a,b\n1,2\n")
+    (images / "__MACOSX").mkdir()
+    (images / "__MACOSX" / "0000.png").write_bytes(b"\x00\x05\x16\x07")
+    pixels, messages = load_with_warnings(images, 8)
+    assert torch.equal(pixels, expected) and messages == []
+
+
+def spoil(folder: Path) -> list[str]:
+    """Add broken images to a folder, and return their names."""
+    noise_image(0, 64).save(folder / "cut.jpg")
+    (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:900])
+    (folder / "empty.jpg").touch()
+    (folder / "garbage.png").write_bytes(bytes(range(256)) * 4)
+    (folder / "half_garbage.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+    (folder / "nowhere.png").symlink_to(folder / "nothing")
+    return ["cut.jpg", "empty.jpg", "garbage.png", "half_garbage.png", "nowhere.png"]
+
+
+def test_broken_images_are_left_out_and_named_in_one_warning(images):
+    expected = load_images(images, 8).clone()
+    broken = spoil(images)
+    pixels, messages = load_with_warnings(images, 8)
+    assert torch.equal(pixels, expected)
+    assert len(messages) == 1 and "\n" not in messages[0]
+    assert [name for name in broken if name not in messages[0]] == []
+    assert "5 broken images" in messages[0]
+
+
+def test_many_broken_images_are_counted_and_only_some_of_them_named(images):
+    for i in range(30):
+        Path(images, f"x{i}.png").symlink_to(images / "nothing")
+    _, messages = load_with_warnings(images, 8)
+    assert len(messages) == 1 and "30" in messages[0] and len(messages[0]) < 500
+
+
+def test_a_file_that_cannot_be_read_counts_as_broken(images, monkeypatch):
+    def read_bytes(path: Path) -> bytes:
+        if path.name == "0002.png":
+            raise PermissionError(13, "Permission denied")
+        with path.open("rb") as file:
+            return file.read()
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    pixels, messages = load_with_warnings(images, 8)
+    assert len(pixels) == 5 and len(messages) == 1 and "0002.png" in messages[0]
+
+
+@pytest.mark.parametrize("content", ["nothing", "text", "broken"])
+def test_no_image_at_all_is_an_input_error_of_one_line(tmp_path, content):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    if content == "text":
+        (folder / "readme.txt").write_text("hello")
+    if content == "broken":
+        spoil(folder)
+    with pytest.raises(InputError) as error:
+        load_with_warnings(folder, 8)
+    assert str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_trailing_slash_makes_no_difference(images):
+    assert torch.equal(load_images(f"{images}/", 8), load_images(str(images), 8))
+
+
+def test_a_zip_gives_the_same_pixels_as_its_folder(images):
+    (images / "deep").mkdir()
+    noise_image(9, 30).save(images / "deep" / "photo.jpg")
+    archive = shutil.make_archive(str(images.parent / "set"), "zip", images)
+    assert torch.equal(load_images(archive, 8), load_images(images, 8))
+
+
+def test_a_damaged_image_in_a_zip_is_left_out(images, tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.write(images / "0000.png", "good.png")
+        archive.write(images / "0001.png", "bad.png")
+    content = bytearray((tmp_path / "set.zip").read_bytes())
+    content[content.rindex(b"IDAT", 0, content.index(b"PK\x01\x02")) + 20] ^= 255  # in bad.png
+    (tmp_path / "set.zip").write_bytes(content)
+    pixels, messages = load_with_warnings(tmp_path / "set.zip", 8)
+    assert torch.equal(pixels, stack(noise_image(0)))
+    assert len(messages) == 1 and "bad.png" in messages[0]
+
+
+def test_more_images_than_are_decoded_at_a_time(tmp_path):
+    make_images(tmp_path / "set", 1100, 2)
+    pixels = load_images(tmp_path / "set", 2)
+    assert torch.equal(pixels, stack(*(noise_image(i, 2) for i in range(1100))))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_number_of_threads_makes_no_difference(images, workers, monkeypatch, tmp_path):
+    expected = load_images(images, 8).clone()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    assert torch.equal(load_images(images, 8, workers=workers), expected)
+
+
+@pytest.mark.parametrize("wrong", [{"channels": 4}, {"channels": "rgb"}, {"fit": "pad"}])
+def test_unknown_settings_are_input_errors(images, wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        load_images(images, 8, **wrong)
+
+
+def test_image_size_must_be_positive(images):
+    with pytest.raises(InputError, match="size"):
+        load_images(images, 0)
+
+
+# Channels
+
+
+def test_grey_images_get_one_channel(tmp_path):
+    make_images(tmp_path / "set", grey=True)
+    pixels = load_images(tmp_path / "set", 8)
+    expected = np.stack([np.asarray(noise_image(i, grey=True)) for i in range(6)])[:, None]
+    assert np.array_equal(pixels.numpy(), expected)
+
+
+def test_grey_images_get_three_equal_channels_when_asked(tmp_path):
+    make_images(tmp_path / "set", grey=True)
+    grey, rgb = (load_images(tmp_path / "set", 8, channels) for channels in (1, 3))
+    assert torch.equal(rgb, grey.expand(-1, 3, -1, -1))
+
+
+def test_one_coloured_image_makes_the_set_coloured(tmp_path):
+    make_images(tmp_path / "set", grey=True)
+    noise_image(7).save(tmp_path / "set" / "colour.png")
+    assert load_images(tmp_path / "set", 8).shape == (7, 3, 8, 8)
+
+
+def test_one_coloured_pixel_counts(tmp_path):
+    make_images(tmp_path / "set", grey=True)
+    almost = noise_image(7, grey=True).convert("RGB")
+    almost.putpixel((3, 3), (200, 100, 100))
+    almost.save(tmp_path / "set" / "almost.png")
+    assert load_images(tmp_path / "set", 8).shape[1] == 3
+
+
+def test_grey_photos_saved_as_rgb_jpeg_count_as_grey(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for i in range(4):
+        noise_image(i, 32, grey=True).convert("RGB").save(folder / f"{i}.jpg", quality=60)
+    tinted = np.stack([np.asarray(noise_image(5, 32, grey=True)) // 2 + d for d in (0, 3, 6)], 2)
+    Image.fromarray(tinted.astype(np.uint8)).save(folder / "tinted.png")
+    assert load_images(folder, 16).shape == (5, 1, 16, 16)
+
+
+def test_coloured_images_become_grey_when_asked(images):
+    pixels = load_images(images, 8, channels="1")
+    expected = np.stack([np.asarray(noise_image(i).convert("L")) for i in range(6)])[:, None]
+    assert np.abs(pixels.numpy().astype(int) - expected).max() <= 1
+
+
+# The cache
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache, of which nothing exists yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    return cache_folder()
+
+
+def entries(cache: Path) -> list[str]:
+    return sorted(path.name for path in cache.iterdir()) if cache.exists() else []
+
+
+def fail(*_):
+    raise AssertionError("decoded again")
+
+
+def test_cache_is_below_the_users_cache_folder(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert cache_folder() == Path("/home/someone/.cache/simple-diffusion")
+
+
+def test_second_call_decodes_nothing(images, monkeypatch):
+    first = load_images(images, 8).clone()
+    monkeypatch.setattr(data, "read_square", fail)
+    assert torch.equal(load_images(images, 8), first)
+
+
+def test_one_call_leaves_one_file_in_the_cache(images, cache):
+    load_images(images, 8)
+    assert len(entries(cache)) == 1
+
+
+@pytest.mark.parametrize("other", [{"image_size": 4}, {"fit": "squash"}, {"channels": 1}])
+def test_other_settings_make_another_entry(images, cache, other):
+    load_images(images, 8)
+    load_images(images, **{"image_size": 8, **other})
+    assert len(entries(cache)) == 2
+
+
+def test_changed_file_is_decoded_again(images):
+    load_images(images, 8)
+    noise_image(100).save(images / "0000.png")
+    os.utime(images / "0000.png", ns=(1, 1))  # some file systems count time in seconds
+    assert torch.equal(load_images(images, 8)[:1], stack(noise_image(100)))
+
+
+def test_added_and_removed_files_are_noticed(images):
+    load_images(images, 8)
+    noise_image(100).save(images / "zzz.png")
+    assert torch.equal(load_images(images, 8)[6:], stack(noise_image(100)))
+    (images / "0000.png").unlink()
+    assert len(load_images(images, 8)) == 6
+
+
+def test_changed_zip_is_decoded_again(tmp_path):
+    for i in range(2):
+        noise_image(i).save(tmp_path / "a.png")
+        with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+            archive.write(tmp_path / "a.png", "a.png")
+        assert torch.equal(load_images(tmp_path / "set.zip", 8), stack(noise_image(i)))
+
+
+def test_folders_of_equal_names_do_not_share_an_entry(tmp_path):
+    for i in range(2):
+        (tmp_path / str(i)).mkdir()
+        Image.new("RGB", (8, 8), (i, 50, 99)).save(tmp_path / str(i) / "a.png")
+        os.utime(tmp_path / str(i) / "a.png", ns=(1, 1))
+    assert load_images(tmp_path / "0", 8)[0, 0, 0, 0] == 0
+    assert load_images(tmp_path / "1", 8)[0, 0, 0, 0] == 1
+
+
+def test_interrupted_decoding_leaves_nothing_behind(images, cache, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "read_square", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            load_images(images, 8)
+    assert entries(cache) == []
+    assert len(load_images(images, 8)) == 6
+
+
+def test_failed_decoding_leaves_nothing_behind(tmp_path, cache):
+    (tmp_path / "set").mkdir()
+    with pytest.raises(InputError):
+        load_images(tmp_path / "set", 8)
+    assert entries(cache) == []
+
+
+def test_cache_that_cannot_be_written_is_an_input_error(images, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="XDG_CACHE_HOME") as error:
+        load_images(images, 8)
+    assert "\n" not in str(error.value)
+
+
+def test_full_disk_is_an_input_error(images, cache, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", full)
+    with pytest.raises(InputError, match="No space left"):
+        load_images(images, 8)
+    assert entries(cache) == []
+
+
+def test_images_are_mapped_from_the_cache_and_not_read_into_memory(images, monkeypatch):
+    arrays, from_numpy = [], torch.from_numpy
+    monkeypatch.setattr(
+        torch, "from_numpy", lambda array: arrays.append(array) or from_numpy(array)
+    )
+    load_images(images, 8)
+    assert isinstance(arrays[-1], np.memmap)
+
+
+def test_writing_to_the_images_does_not_change_the_cache(images):
+    pixels = load_images(images, 8)
+    before = pixels.clone()
+    pixels.zero_()
+    assert torch.equal(load_images(images, 8), before)
+
+
+# Values
+
+
+def test_bytes_survive_the_way_to_images_and_back():
+    every = torch.arange(256, dtype=torch.uint8)
+    values = to_images(every)
+    assert torch.equal(to_pixels(values), every)
+    assert values[0] == -1 and values[255] == 1 and (values.diff() > 0).all()
+
+
+def test_values_beyond_the_range_are_clipped():
+    assert to_pixels(torch.tensor([-7.0, 7.0])).tolist() == [0, 255]
+
+
+# Batches
+
+
+def numbered(count: int) -> torch.Tensor:
+    """Images of one pixel, which is their number."""
+    return torch.arange(count, dtype=torch.uint8).view(count, 1, 1, 1)
+
+
+sizes = given(st.integers(1, 40), st.integers(1, 90), st.integers(0, 2**32 - 1))
+
+
+@sizes
+def test_every_image_comes_exactly_once_an_epoch(count, batch_size, seed):
+    stream = BatchStream(numbered(count), batch_size, seed, CPU)
+    epochs = 4
+    batches = [stream.indices(k) for k in range(-(-epochs * count // batch_size))]
+    order = torch.cat(batches)[: epochs * count].view(epochs, count)
+    assert torch.equal(order.sort(dim=1).values, torch.arange(count).expand(epochs, count))
+
+
+@sizes
+def test_all_batches_are_of_one_size(count, batch_size, seed):
+    stream = BatchStream(numbered(count), batch_size, seed, CPU)
+    assert {stream.batch(k).shape for k in range(5)} == {(batch_size, 1, 1, 1)}
+
+
+@given(st.integers(0, 10**6))
+def test_batch_k_is_the_same_whatever_was_asked_before(k):
+    used, fresh = (BatchStream(numbered(50), 8, 3, CPU) for _ in range(2))
+    for other in (0, k + 1, k // 2):
+        used.batch(other)
+    assert torch.equal(used.batch(k), fresh.batch(k))
+
+
+def test_a_batch_holds_the_images_of_its_indices():
+    stream = BatchStream(numbered(50), 7, 0, CPU)
+    assert torch.equal(to_pixels(stream.batch(3)).flatten(), stream.indices(3).to(torch.uint8))
+
+
+def test_epochs_and_seeds_differ_in_their_order():
+    orders = [
+        BatchStream(numbered(50), 50, seed, CPU).indices(epoch).tolist()
+        for seed in range(5)
+        for epoch in range(20)
+    ]
+    assert len(set(map(tuple, orders))) == 100
+    assert list(range(50)) not in orders
+
+
+def test_batches_are_floats_from_minus_1_to_1():
+    black_and_white = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
+    batch = BatchStream(black_and_white, 2, 0, CPU).batch(0)
+    assert batch.dtype == torch.float32 and sorted(batch.flatten().tolist()) == [-1, 1]

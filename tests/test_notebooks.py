@@ -1,0 +1,141 @@
+"""The gate of every page: its inputs are its script's, it was run in order, it has the form.
+
+That its outputs come out the same when it runs again is what nbval checks.
+"""
+
+import ast
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = sorted((ROOT / "notebooks" / "scripts").glob("*.py"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+by_name = {"ids": lambda path: path.stem}
+
+
+@pytest.fixture(scope="module")
+def build():
+    """notebooks/build.py as a module."""
+    spec = importlib.util.spec_from_file_location("build", ROOT / "notebooks" / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def read(path: Path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook) -> list:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_every_script_has_its_notebook_and_every_notebook_its_script():
+    assert SCRIPTS
+    assert [path.stem for path in SCRIPTS] == [path.stem for path in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **by_name)
+def test_inputs_are_those_of_the_script(path, build):
+    """Compared cell by cell, tags and all: `make notebooks` mends a difference."""
+
+    def parts(notebook):
+        return [(c.id, c.cell_type, c.source, dict(c.metadata)) for c in notebook.cells]
+
+    assert parts(read(path)) == parts(build.inputs(path.parent / "scripts" / f"{path.stem}.py"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **by_name)
+def test_it_was_run_once_from_top_to_bottom_without_errors_or_warnings(path):
+    cells = code_cells(read(path))
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert outputs
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **by_name)
+def test_nothing_in_the_file_differs_from_one_run_to_the_next(path, build):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert notebook.metadata == build.METADATA
+    assert not [cell for cell in notebook.cells if "execution" in cell.metadata]
+    assert path.stat().st_size < 3_000_000
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **by_name)
+def test_at_most_two_outputs_go_uncompared(path):
+    tags = [tag for cell in read(path).cells for tag in cell.metadata.get("tags", [])]
+    assert tags.count("nbval-ignore-output") <= 2
+    assert "nbval-skip" not in tags
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **by_name)
+def test_code_comes_in_small_pieces_between_prose(path):
+    notebook = read(path)
+    in_a_row = 0
+    for cell in notebook.cells:
+        in_a_row = in_a_row + 1 if cell.cell_type == "code" else 0
+        assert in_a_row <= 4, cell.source
+    lengths = sorted(len(cell.source.splitlines()) for cell in code_cells(notebook))
+    assert lengths[len(lengths) // 2] <= 8
+    assert notebook.cells[-1].source.startswith("## What you now know")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **by_name)
+def test_each_exercise_has_a_stub_a_check_and_a_folded_solution(path):
+    cells = code_cells(read(path))
+    stubs = [cell for cell in cells if "raise NotImplementedError" in cell.source]
+    solutions = [cell for cell in cells if cell.metadata.get("jupyter", {}).get("source_hidden")]
+    assert 2 <= len(stubs) == len(solutions) <= 5
+    for stub, solution in zip(stubs, solutions, strict=True):
+        check = re.search(r"exercises\.(check_\w+)", stub.source)[1]
+        assert f"exercises.{check}(" in solution.source
+        assert "Not tried yet" in stub.outputs[0].text
+        assert solution.outputs[0].text.startswith("Correct!")
+
+
+@pytest.mark.parametrize("path", SCRIPTS, **by_name)
+def test_badge_and_set_up_cell_have_the_address_of_the_project(path, build):
+    text = path.read_text()
+    assert build.stamp(text, build.address()) == text
+    assert f"git+{build.address()}" in text
+    badge = re.search(r"colab\.research\.google\.com/github/(\S+?)/blob/main/(\S+?)\)", text)
+    assert build.address().endswith(badge[1])
+    assert (ROOT / badge[2]).is_file() and Path(badge[2]).stem == path.stem
+
+
+def test_the_readme_clones_from_the_address_of_the_project(build):
+    text = (ROOT / "README.md").read_text()
+    assert f"git clone {build.address()}\n" in text
+    assert build.stamp(text, build.address()) == text
+
+
+def test_another_address_is_stamped_everywhere_into_script_and_notebook(build):
+    for path in SCRIPTS + NOTEBOOKS:
+        stamped = build.stamp(path.read_text(), "https://github.com/someone/else")
+        assert stamped.count("someone/else") == 2
+        assert build.address() not in stamped
+    json.loads(stamped)  # the last one is a notebook, and still is
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **by_name)
+def test_the_set_up_cell_installs_on_colab_only_and_leaves_torch_alone(path, monkeypatch, build):
+    set_up = code_cells(read(path))[0].source
+    ast.parse(set_up)
+    commands = []
+    monkeypatch.setattr("subprocess.run", lambda command, **_: commands.append(command))
+    exec(set_up, {})
+    assert commands == []
+    monkeypatch.setitem(sys.modules, "google.colab", object())
+    exec(set_up, {})
+    assert commands == [
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", f"git+{build.address()}"]
+    ]

@@ -1,0 +1,113 @@
+"""The project's own promises: what it installs, what its README says, what it carries."""
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_conda_installs_what_pip_does():
+    """environment.yml adds only Python and pip, and leaves the rest to pyproject.toml."""
+    environment = (ROOT / "environment.yml").read_text()
+    entries = [line.strip().removeprefix("- ") for line in environment.splitlines() if "- " in line]
+    assert entries == [
+        "conda-forge",
+        f"python {PROJECT['requires-python']}",
+        "pip",
+        "pip:",
+        "-e .[dev]",
+    ]
+    assert f"name: {PROJECT['name']}" in environment
+
+
+def test_the_readme_names_only_targets_flags_and_files_that_exist():
+    readme = (ROOT / "README.md").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"\bmake ([a-z]+)", readme))
+    assert {"lab", "test", "demo"} <= targets
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", readme):
+        assert (ROOT / link).exists(), link
+    for module in re.findall(r"python -m (diffusion_lib\.\w+)", readme):
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
+
+
+def test_only_the_agreed_folders_are_at_the_top():
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    if not listed:
+        pytest.skip("not a git checkout")
+    folders = {name.split("/")[0] for name in listed if "/" in name}
+    assert folders == {"notebooks", "diffusion_lib", "data", "tests", ".ci"}
+
+
+def test_a_file_of_the_package_imports_only_from_floors_below():
+    floors = [
+        {"errors"},
+        {"config", "files"},
+        {"schedules", "unet", "image_files"},
+        {"original", "data"},
+        {"diffusion"},
+        {"samplers"},
+        {"training"},
+        {"plots", "exercises"},
+        {"recording"},
+        {"cli", "train", "predict", "benchmark"},
+    ]
+    height = {name: i for i, floor in enumerate(floors) for name in floor}
+    files = {path.stem for path in (ROOT / "diffusion_lib").glob("*.py")} - {"__init__"}
+    assert files == set(height)
+    for name in files - {"train", "predict", "benchmark"}:
+        text = (ROOT / "diffusion_lib" / f"{name}.py").read_text()
+        for imported in re.findall(r"from diffusion_lib\.(\w+) import", text):
+            assert height[imported] < height[name], f"{name} imports {imported}"
+
+
+def test_an_installed_package_brings_the_bundled_sets(tmp_path):
+    """Builds the wheel that `pip install git+...` would, and reads a set out of it."""
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    names = {path.name for path in (tmp_path / "installed").iterdir()}
+    assert names == {"diffusion_lib", f"simple_diffusion-{PROJECT['version']}.dist-info"}
+    program = (
+        "import diffusion_lib as d; print(d.__file__);"
+        "print([tuple(d.load_images(name, 16).shape) for name in ('faces', 'digits', 'brains')])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "installed"), "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    where, shapes = result.stdout.splitlines()
+    assert where.startswith(str(tmp_path / "installed"))
+    assert shapes == "[(4000, 3, 16, 16), (5000, 1, 16, 16), (1000, 1, 16, 16)]"
+
+
+def test_ruff_finds_nothing():
+    for command in (["check"], ["format", "--check"]):
+        result = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stdout

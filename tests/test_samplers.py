@@ -1,0 +1,359 @@
+"""Samplers, on normally distributed data, where each step can be followed exactly."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from gaussians import IdealNetwork
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from diffusion_lib import GaussianDiffusion, InputError, NoiseSchedule, UNet, ddim, ddpm, sample
+from diffusion_lib.samplers import sample_batches, spaced_timesteps
+
+MU, S = (0.3, -0.5), (0.2, 0.6)
+SAMPLES = 20_000
+SCHEDULES = ("linear", "cosine", "quadratic", "sigmoid")
+PROPERTY = settings(max_examples=100, deadline=None, derandomize=True, database=None)
+
+
+def ideal(schedule="linear", timesteps=100, prediction="epsilon", mu=MU, s=S, **image):
+    schedule = NoiseSchedule(schedule, timesteps)
+    network = IdealNetwork(schedule.betas, mu, s, prediction, **image)
+    return GaussianDiffusion(network, schedule, prediction)
+
+
+def start(count=SAMPLES, seed=0, shape=(2,)):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, *shape, dtype=torch.float64, generator=generator)
+
+
+def seeded(seed=1):
+    return torch.Generator().manual_seed(seed)
+
+
+def last(steps):
+    return list(steps)[-1].x
+
+
+def assert_moments(samples, mean, std):
+    """Within 5 standard errors, of which one in a million is farther out by chance."""
+    samples, count = samples.numpy(), len(samples)
+    assert (np.abs(samples.mean(axis=0) - mean) < 5 * std / math.sqrt(count)).all()
+    assert (np.abs(samples.std(axis=0) - std) < 5 * std / math.sqrt(2 * count)).all()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 2, 7, 50, 100])
+def test_ddim_is_the_exact_map_from_noise_to_sample(schedule, steps):
+    diffusion, noise = ideal(schedule), start(20)
+    expected = noise.numpy()
+    timesteps = spaced_timesteps(100, steps)
+    for factor, offset, variance in diffusion.network.reverse_steps(timesteps, eta=0):
+        expected = factor * expected + offset
+        assert variance == 0
+    found = last(ddim(diffusion, noise, steps, clip=False))
+    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "x0", "v"])
+@pytest.mark.parametrize("sampler", [ddpm, ddim])
+def test_what_the_network_predicts_makes_no_difference(sampler, prediction):
+    noise = start(20)
+    reference = last(sampler(ideal(), noise, 30, seeded(), clip=False))
+    found = last(sampler(ideal(prediction=prediction), noise, 30, seeded(), clip=False))
+    torch.testing.assert_close(found, reference, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 2, 10, 100])
+def test_ddpm_has_exactly_the_moments_of_the_reverse_process(schedule, steps):
+    diffusion = ideal(schedule)
+    moments = diffusion.network.sampled_moments(spaced_timesteps(100, steps), eta=1)
+    assert_moments(last(ddpm(diffusion, start(), steps, seeded(), clip=False)), *moments)
+
+
+@pytest.mark.parametrize("eta", [0.3, 1.0])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("steps", [2, 10])
+def test_ddim_has_exactly_the_moments_of_its_eta(schedule, steps, eta):
+    diffusion = ideal(schedule)
+    moments = diffusion.network.sampled_moments(spaced_timesteps(100, steps), eta)
+    assert_moments(last(ddim(diffusion, start(), steps, seeded(), clip=False, eta=eta)), *moments)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 100])
+@pytest.mark.parametrize("clip", [False, True])
+def test_ddim_with_eta_one_is_ddpm(steps, clip):
+    # Not only in distribution: with the same noise every step is the same.
+    diffusion, noise = ideal("cosine"), start(50)
+    for a, b in zip(
+        ddim(diffusion, noise, steps, seeded(), clip, eta=1),
+        ddpm(diffusion, noise, steps, seeded(), clip),
+        strict=True,
+    ):
+        torch.testing.assert_close(a.x, b.x, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize(("sampler", "eta"), [(ddpm, 1), (ddim, 0)])
+def test_many_steps_lead_to_the_data(sampler, eta):
+    diffusion = ideal("cosine", timesteps=1000)
+    mean, std = diffusion.network.sampled_moments(spaced_timesteps(1000, None), eta)
+    np.testing.assert_allclose(mean, MU, atol=0.01)
+    np.testing.assert_allclose(std, S, rtol=0.02)
+    assert_moments(last(sampler(diffusion, start(4000), None, seeded(), clip=False)), mean, std)
+
+
+def test_more_steps_come_closer_to_the_data():
+    network = ideal("cosine", timesteps=1000).network
+    errors = [
+        np.abs(network.sampled_moments(spaced_timesteps(1000, steps), eta)[1] - S).max()
+        for eta in (0, 1)
+        for steps in (5, 20, 80, 320)
+    ]
+    assert errors[:4] == sorted(errors[:4], reverse=True)
+    assert errors[4:] == sorted(errors[4:], reverse=True)
+
+
+@pytest.mark.parametrize("sampler", [ddpm, ddim])
+@pytest.mark.parametrize("steps", [1, 3, 20])
+def test_the_last_step_adds_no_noise(sampler, steps):
+    diffusion = ideal(timesteps=20)
+    settings = {"eta": 1.0} if sampler is ddim else {}
+    runs = [
+        list(sampler(diffusion, start(9), steps, seeded(seed), **settings))[-1] for seed in (1, 2)
+    ]
+    for step in runs:
+        torch.testing.assert_close(step.x, step.x0, rtol=1e-10, atol=1e-12)
+    assert torch.equal(runs[0].x, runs[1].x) == (steps == 1)
+
+
+@pytest.mark.parametrize("sampler", [ddpm, ddim])
+def test_a_step_says_what_the_network_saw(sampler):
+    diffusion, x = ideal(timesteps=20), start(9)
+    for step in sampler(diffusion, x, 6, seeded(), clip=False):
+        k, c = diffusion.network.guess(step.t)
+        np.testing.assert_allclose(step.x0, k * x.numpy() + c, rtol=1e-9, atol=1e-9)
+        x = step.x
+
+
+@pytest.mark.parametrize("sampler", [ddpm, ddim])
+def test_clipping_holds_every_guess_between_minus_one_and_one(sampler):
+    diffusion = ideal(timesteps=20, mu=(0.9, -3), s=(1, 1))
+    noise = start(200)
+    clipped = list(sampler(diffusion, noise, generator=seeded()))
+    free = list(sampler(diffusion, noise, generator=seeded(), clip=False))
+    assert all(step.x0.abs().max() <= 1 for step in clipped)
+    assert clipped[-1].x.abs().max() <= 1 + 1e-9
+    assert free[-1].x.abs().max() > 2
+
+
+@pytest.mark.parametrize("sampler", [ddpm, ddim])
+@pytest.mark.parametrize("steps", [None, 1, 2, 7])
+def test_timesteps_are_asked_in_order_from_the_last_to_zero(sampler, steps):
+    yielded = [step.t for step in sampler(ideal(timesteps=20), start(2), steps)]
+    assert yielded == spaced_timesteps(20, steps)
+    if steps is None:
+        assert yielded == list(range(19, -1, -1))
+
+
+@PROPERTY
+@given(st.data(), st.integers(2, 2000))
+def test_spaced_timesteps_are_unique_and_even_from_the_last_to_zero(data, timesteps):
+    steps = data.draw(st.integers(2, timesteps))
+    spaced = spaced_timesteps(timesteps, steps)
+    assert len(spaced) == steps
+    assert (spaced[0], spaced[-1]) == (timesteps - 1, 0)
+    gaps = [a - b for a, b in pairwise(spaced)]
+    assert min(gaps) >= 1
+    exact = np.linspace(timesteps - 1, 0, steps)
+    np.testing.assert_allclose(spaced, exact, rtol=0, atol=0.5 + 1e-9)
+    assert all(type(t) is int for t in spaced)
+
+
+def test_without_a_number_of_steps_every_timestep_is_taken():
+    assert spaced_timesteps(5, None) == [4, 3, 2, 1, 0]
+    assert spaced_timesteps(5, 5) == [4, 3, 2, 1, 0]
+
+
+def test_a_single_step_starts_from_the_last_timestep():
+    assert spaced_timesteps(1000, 1) == [999]
+
+
+@pytest.mark.parametrize("steps", [0, -1, 101])
+def test_a_number_of_steps_that_cannot_be_is_refused(steps):
+    with pytest.raises(InputError, match=f"1 to 100, not {steps}"):
+        spaced_timesteps(100, steps)
+    with pytest.raises(InputError, match=f"1 to 100, not {steps}"):
+        next(ddpm(ideal(), start(2), steps))
+
+
+@pytest.mark.parametrize("eta", [-0.1, 1.1, math.nan])
+def test_an_eta_that_cannot_be_is_refused(eta):
+    with pytest.raises(InputError, match="eta"):
+        next(ddim(ideal(), start(2), eta=eta))
+
+
+@pytest.mark.parametrize("sampler", [ddpm, ddim])
+def test_a_run_can_be_stopped_early_and_leaves_gradients_on(sampler):
+    diffusion, noise, taken = ideal(timesteps=20), start(2), 0
+    for step in sampler(diffusion, noise):
+        taken += 1
+        assert torch.is_grad_enabled()
+        assert not step.x.requires_grad
+        if step.t == 15:
+            break
+    assert taken == 5
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("sampler", [ddpm, ddim])
+def test_the_starting_noise_is_left_as_it_is(sampler):
+    noise = start(3)
+    before = noise.clone()
+    last(sampler(ideal(timesteps=5), noise, generator=seeded()))
+    assert torch.equal(noise, before)
+
+
+def test_ddpm_repeats_with_its_generator_and_only_then():
+    diffusion, noise = ideal(timesteps=10), start(20)
+    a, b, c = (last(ddpm(diffusion, noise, generator=seeded(seed))) for seed in (5, 5, 6))
+    assert torch.equal(a, b)
+    assert (a - c).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 8), (2, 12), (5, 16)])
+def test_sample_makes_images_of_any_shape(sampler, channels, size):
+    torch.manual_seed(0)
+    network = UNet(size, channels, 8, (1, 2), 1)
+    nn.init.normal_(network.head[2].weight, std=0.1)
+    diffusion = GaussianDiffusion(network, NoiseSchedule("cosine", 10))
+    images = sample(diffusion, 3, sampler=sampler, batch_size=2)
+    assert images.shape == (3, channels, size, size)
+    assert images.dtype == torch.float32
+    assert images.abs().max() <= 1
+    assert images.std() > 0.05
+
+
+def test_samples_of_ddim_do_not_depend_on_the_batch_size():
+    diffusion = ideal(mu=0.1, s=0.3)
+    together = sample(diffusion, 7, steps=10, batch_size=64)
+    for batch_size in (1, 2, 3, 7):
+        found = sample(diffusion, 7, steps=10, batch_size=batch_size)
+        torch.testing.assert_close(found, together, rtol=1e-5, atol=1e-5)
+    fewer = sample(diffusion, 4, steps=10)
+    torch.testing.assert_close(fewer, together[:4], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+def test_the_seed_decides_on_the_samples(sampler):
+    diffusion = ideal(mu=0.1, s=0.3)
+    a, b, c = (sample(diffusion, 5, sampler=sampler, steps=10, seed=seed) for seed in (3, 3, 4))
+    assert torch.equal(a, b)
+    assert (a - c).abs().max() > 0.1
+    assert (a[0] - a[1]).abs().max() > 0.1
+
+
+def test_the_random_numbers_of_others_are_neither_used_nor_changed():
+    diffusion = ideal(mu=0.1, s=0.3)
+    torch.manual_seed(1)
+    expected = torch.randn(3)
+    torch.manual_seed(1)
+    a = sample(diffusion, 2, sampler="ddpm", steps=5)
+    assert torch.equal(torch.randn(3), expected)
+    assert torch.equal(sample(diffusion, 2, sampler="ddpm", steps=5), a)
+
+
+@pytest.mark.parametrize(("sampler", "eta"), [("ddpm", 1), ("ddim", 0)])
+@pytest.mark.parametrize("steps", [2, 10])
+def test_sample_has_the_moments_of_its_sampler(sampler, eta, steps):
+    diffusion = ideal(mu=0.1, s=0.15, image_size=16)
+    mean, std = diffusion.network.sampled_moments(spaced_timesteps(100, steps), eta)
+    assert abs(mean) + 5 * std < 1  # or clipping would change them
+    pixels = sample(diffusion, 80, sampler=sampler, steps=steps).double().flatten()
+    assert_moments(pixels, mean, std)
+
+
+class Recorder(nn.Module):
+    """Answers that the image is black, and keeps all it was shown."""
+
+    channels, image_size = 1, 16
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.seen = []
+
+    def forward(self, x, t):
+        self.seen.append((t[0].item(), x))
+        return torch.zeros_like(x)
+
+
+def test_no_noise_is_used_twice():
+    schedule, recorder = NoiseSchedule("linear", 4, 0.1, 0.5), Recorder()
+    sample(GaussianDiffusion(recorder, schedule, "x0"), 4, sampler="ddpm", batch_size=2)
+    noises, before = [], None
+    for t, x in recorder.seen:
+        if t == 3:
+            noises += list(x)
+        else:  # take away what the step made of x, and what is left is the noise that it added
+            made, variance = schedule.posterior(0 * x, before, torch.full((2,), t + 1))
+            noises += list((x - made) / variance.sqrt())
+        before = x
+    assert len(noises) == 2 * 2 * 4
+    alike = torch.corrcoef(torch.stack(noises).flatten(1)) - torch.eye(len(noises))
+    assert alike.abs().max() < 6 / math.sqrt(16 * 16)
+
+
+def test_sample_takes_fifty_steps_of_ddim_or_all_of_ddpm():
+    for timesteps, sampler, expected in [
+        (100, "ddim", 50),
+        (20, "ddim", 20),
+        (100, "ddpm", 100),
+    ]:
+        recorder = Recorder()
+        diffusion = GaussianDiffusion(recorder, NoiseSchedule("linear", timesteps), "x0")
+        sample(diffusion, 1, sampler=sampler)
+        assert [t for t, _ in recorder.seen] == spaced_timesteps(timesteps, expected)
+
+
+def test_sample_shows_the_network_no_more_than_a_batch_at_a_time():
+    recorder = Recorder()
+    diffusion = GaussianDiffusion(recorder, NoiseSchedule("linear", 10), "x0")
+    batches = sample_batches(diffusion, 7, steps=1, batch_size=3)
+    assert [len(batch) for batch in batches] == [3, 3, 1]
+    assert [len(x) for _, x in recorder.seen] == [3, 3, 1]
+
+
+def test_sample_works_in_evaluation_mode():
+    modes = []
+
+    class Mode(Recorder):
+        def forward(self, x, t):
+            modes.append(self.training)
+            return super().forward(x, t)
+
+    diffusion = GaussianDiffusion(Mode(), NoiseSchedule("linear", 10), "x0").train()
+    sample(diffusion, 1, steps=2)
+    assert modes == [False, False]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(sampler="euler"),
+        dict(count=0),
+        dict(count=-1),
+        dict(batch_size=0),
+        dict(steps=0),
+        dict(steps=101),
+    ],
+)
+def test_sample_refuses_what_cannot_be_in_one_line(wrong):
+    with pytest.raises(InputError) as caught:
+        sample(ideal(mu=0.1, s=0.3), **{"count": 1, **wrong})
+    assert len(str(caught.value).splitlines()) == 1

@@ -1,0 +1,309 @@
+"""The forward process and its reversal, against formulas written out once more in plain Python."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffusion_lib import InputError, NoiseSchedule
+
+NAMES = ("linear", "cosine", "quadratic", "sigmoid")
+PROPERTY = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+
+
+def expected_betas(name: str, timesteps: int, start: float = 1e-4, end: float = 0.02):
+    def between(low, high, i):
+        return low + (high - low) * i / (timesteps - 1)
+
+    def remaining(t):
+        return (
+            math.cos((t / timesteps + 0.008) / 1.008 * math.pi / 2) ** 2
+            / math.cos(0.008 / 1.008 * math.pi / 2) ** 2
+        )
+
+    formulas = {
+        "linear": lambda i: between(start, end, i),
+        "quadratic": lambda i: between(math.sqrt(start), math.sqrt(end), i) ** 2,
+        "sigmoid": lambda i: start + (end - start) / (1 + math.exp(-between(-6, 6, i))),
+        "cosine": lambda i: min(0.999, 1 - remaining(i + 1) / remaining(i)),
+    }
+    return np.array([formulas[name](i) for i in range(timesteps)])
+
+
+def log_alpha_bars(betas) -> list[float]:
+    """Summed exactly, so that 1 - alpha_bar = -expm1(log alpha_bar) has all its digits."""
+    logs = [math.log1p(-beta) for beta in betas]
+    return [math.fsum(logs[: t + 1]) for t in range(len(logs))]
+
+
+def bayes(alpha, beta, alpha_bar_before, one_minus_before):
+    """Posterior of x' from x' ~ N(sqrt(alpha_bar_before) x_0, one_minus_before) and
+    x ~ N(sqrt(alpha) x', beta): the factors of x_0 and of x in its mean, and its variance."""
+    precision = 1 / one_minus_before + alpha / beta
+    return (
+        math.sqrt(alpha_bar_before) / one_minus_before / precision,
+        math.sqrt(alpha) / beta / precision,
+        1 / precision,
+    )
+
+
+def coefficients(schedule, t, dtype, previous=None):
+    """The factors of x_0 and of x_t in the posterior's mean, and its variance, each (N,)."""
+    one, zero = torch.ones(len(t), 1, dtype=dtype), torch.zeros(len(t), 1, dtype=dtype)
+    of_x0, variance = schedule.posterior(one, zero, t, previous)
+    of_x_t, _ = schedule.posterior(zero, one, t, previous)
+    return of_x0[:, 0], of_x_t[:, 0], variance[:, 0]
+
+
+@st.composite
+def schedules(draw):
+    timesteps = draw(st.integers(2, 1000))
+    highest = min(0.9, 20 / timesteps)
+    start, end = sorted(draw(st.tuples(*[st.floats(1e-6, highest)] * 2)))
+    return NoiseSchedule(draw(st.sampled_from(NAMES)), timesteps, start, end)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("timesteps", [2, 3, 50, 1000])
+def test_betas_follow_the_formula(name, timesteps):
+    betas = NoiseSchedule(name, timesteps).betas
+    assert betas.dtype == torch.float64
+    np.testing.assert_allclose(betas, expected_betas(name, timesteps), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["linear", "quadratic", "sigmoid"])
+def test_betas_follow_start_and_end(name):
+    betas = NoiseSchedule(name, 20, start=0.01, end=0.3).betas
+    np.testing.assert_allclose(betas, expected_betas(name, 20, 0.01, 0.3), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["linear", "quadratic"])
+def test_first_and_last_beta_are_start_and_end(name):
+    betas = NoiseSchedule(name, 7, start=0.01, end=0.3).betas
+    np.testing.assert_allclose(betas[[0, -1]], [0.01, 0.3], rtol=1e-12)
+
+
+@pytest.mark.parametrize("timesteps", [2, 100, 1000])
+def test_the_last_cosine_beta_is_clipped_and_only_that_one(timesteps):
+    betas = NoiseSchedule("cosine", timesteps).betas
+    assert betas[-1] == 0.999
+    assert (betas[:-1] < 0.999).all()
+
+
+def test_the_cosine_schedule_leaves_start_and_end_unused():
+    changed = NoiseSchedule("cosine", 10, 0.2, 0.3).betas
+    assert torch.equal(changed, NoiseSchedule("cosine", 10).betas)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_alphas_alpha_bars_and_snr_follow_from_betas(name):
+    schedule = NoiseSchedule(name, 100)
+    product, alpha_bars = 1.0, []
+    for beta in expected_betas(name, 100):
+        product *= 1 - beta
+        alpha_bars.append(product)
+    snr = [kept / (1 - kept) for kept in alpha_bars]
+    np.testing.assert_allclose(schedule.alphas, 1 - expected_betas(name, 100), rtol=1e-9)
+    np.testing.assert_allclose(schedule.alpha_bars, alpha_bars, rtol=1e-9)
+    np.testing.assert_allclose(schedule.snr, snr, rtol=1e-9)
+    np.testing.assert_allclose(schedule.log_snr, np.log(snr), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("linear", 1),
+        ("linear", 0),
+        ("cosine", 1),
+        ("linear", -5),
+        ("linear", 10, 0.02, 1e-4),
+        ("linear", 10, 0.0, 0.02),
+        ("linear", 10, -0.1, 0.02),
+        ("linear", 10, 1e-4, 1.0),
+        ("linear", 10, math.nan, 0.02),
+        ("linear", 10, 1e-4, math.nan),
+        ("Linear", 10),
+        ("", 10),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused_in_one_line(arguments):
+    with pytest.raises(InputError) as caught:
+        NoiseSchedule(*arguments)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(InputError, match=r"'cubic'.*linear, cosine, quadratic, sigmoid"):
+        NoiseSchedule("cubic")
+
+
+@pytest.mark.parametrize("arguments", [("linear", 200_000), ("sigmoid", 1000, 0.5, 0.99)])
+def test_a_schedule_that_rounds_the_signal_to_zero_is_refused(arguments):
+    # Nothing can be divided by sqrt(alpha_bar) = 0: samples would be NaN, hence black.
+    with pytest.raises(InputError):
+        NoiseSchedule(*arguments)
+
+
+def test_arguments_make_the_same_schedule_again():
+    schedule = NoiseSchedule("sigmoid", 30, 0.01, 0.4)
+    again = NoiseSchedule(**schedule.arguments)
+    assert torch.equal(again.betas, schedule.betas)
+    assert again.arguments == dict(name="sigmoid", timesteps=30, start=0.01, end=0.4)
+
+
+@PROPERTY
+@given(schedules())
+def test_betas_are_variances_and_the_signal_only_fades(schedule):
+    assert schedule.betas.shape == (schedule.timesteps,)
+    assert ((schedule.betas > 0) & (schedule.betas < 1)).all()
+    assert ((schedule.alpha_bars > 0) & (schedule.alpha_bars < 1)).all()
+    assert (schedule.alpha_bars.diff() < 0).all()
+    assert (schedule.log_snr.diff() < 0).all()
+
+
+@PROPERTY
+@given(schedules(), st.integers(0, 2**31))
+def test_the_posterior_is_narrower_than_the_step_and_ends_at_x0(schedule, seed):
+    t = torch.arange(schedule.timesteps)
+    generator = torch.Generator().manual_seed(seed)
+    x0, x_t = torch.randn(2, len(t), 3, dtype=torch.float64, generator=generator)
+    mean, variance = schedule.posterior(x0, x_t, t)
+    assert ((variance[:, 0] >= 0) & (variance[:, 0] <= schedule.betas * (1 + 1e-9))).all()
+    torch.testing.assert_close(mean[0], x0[0], rtol=1e-9, atol=1e-12)
+    assert variance[0] == 0
+    assert (variance[1:] > 0).all()
+
+
+@PROPERTY
+@given(schedules(), st.integers(0, 2**31))
+def test_the_posterior_keeps_the_forward_process(schedule, seed):
+    # If x_t is drawn from q(x_t | x_0), the posterior must lead to q(x_{t-1} | x_0).
+    t = torch.randint(1, schedule.timesteps, (1,), generator=torch.Generator().manual_seed(seed))
+    of_x0, of_x_t, variance = coefficients(schedule, t, torch.float64)
+    now, before = schedule.alpha_bars[t], schedule.alpha_bars[t - 1]
+    torch.testing.assert_close(of_x0 + of_x_t * now.sqrt(), before.sqrt(), rtol=1e-8, atol=0)
+    spread = of_x_t**2 * (1 - now) + variance
+    torch.testing.assert_close(spread, 1 - before, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_add_noise_is_the_markov_chain_in_one_jump(name):
+    chains, x0 = 20_000, 0.7
+    schedule = NoiseSchedule(name, 20, 1e-3, 0.3)
+    random = np.random.default_rng(0)
+    x = np.full(chains, x0)
+    for t, beta in enumerate(expected_betas(name, 20, 1e-3, 0.3)):
+        x = math.sqrt(1 - beta) * x + math.sqrt(beta) * random.standard_normal(chains)
+        clean, noise = torch.tensor([[x0, 0.0]]), torch.tensor([[0.0, 1.0]])
+        mean, std = schedule.add_noise(clean, torch.tensor([t]), noise)[0].tolist()
+        assert abs(x.mean() - mean) < 5 * std / math.sqrt(chains)
+        assert abs(x.std() - std) < 5 * std / math.sqrt(2 * chains)
+
+
+def test_add_noise_keeps_unit_variance():
+    schedule = NoiseSchedule("cosine", 50)
+    one, zero = torch.ones(50, 1, dtype=torch.float64), torch.zeros(50, 1, dtype=torch.float64)
+    t = torch.arange(50)
+    power = schedule.add_noise(one, t, zero) ** 2 + schedule.add_noise(zero, t, one) ** 2
+    torch.testing.assert_close(power, one, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(5, 2), (5, 1, 8, 8), (5, 3, 4, 6)])
+def test_points_and_images_each_get_their_own_timestep(shape):
+    schedule = NoiseSchedule("linear", 100)
+    t = torch.tensor([0, 99, 7, 50, 7])
+    x0, noise = torch.randn(2, *shape, dtype=torch.float64)
+    x_t = schedule.add_noise(x0, t, noise)
+    mean, variance = schedule.posterior(x0, x_t, t)
+    assert x_t.shape == mean.shape == shape
+    assert variance.shape == (5, *[1] * (len(shape) - 1))
+    for i in range(5):
+        one = slice(i, i + 1)
+        kept = np.prod(1 - expected_betas("linear", 100)[: t[i] + 1])
+        expected = math.sqrt(kept) * x0[i] + math.sqrt(1 - kept) * noise[i]
+        torch.testing.assert_close(x_t[i], expected, rtol=1e-9, atol=1e-12)
+        alone = schedule.posterior(x0[one], x_t[one], t[one])
+        torch.testing.assert_close(mean[one], alone[0], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(variance[one], alone[1], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_dtype_of_the_images_is_kept(dtype):
+    schedule, t = NoiseSchedule("linear", 10), torch.tensor([3, 9])
+    x0 = torch.zeros(2, 3, dtype=dtype)
+    results = (schedule.add_noise(x0, t, x0), *schedule.posterior(x0, x0, t))
+    assert [result.dtype for result in results] == [dtype] * 3
+
+
+def test_minus_one_is_the_clean_image():
+    schedule = NoiseSchedule("linear", 10)
+    x0, noise = torch.randn(2, 4, 3)
+    t = torch.full((4,), -1)
+    assert torch.equal(schedule.add_noise(x0, t, noise), x0)
+    assert schedule.at("alpha_bar", t, x0).flatten().tolist() == [1] * 4
+    assert schedule.at("log_alpha_bar", t, x0).flatten().tolist() == [0] * 4
+
+
+def test_tables_hold_what_their_names_say():
+    schedule, t = NoiseSchedule("cosine", 10), torch.arange(10)
+    kept = np.cumprod(1 - expected_betas("cosine", 10))
+    x = torch.zeros(10, 1, 1, dtype=torch.float64)
+    for table, expected in {
+        "alpha_bar": kept,
+        "log_alpha_bar": np.log(kept),
+        "sqrt_alpha_bar": np.sqrt(kept),
+        "sqrt_one_minus_alpha_bar": np.sqrt(1 - kept),
+    }.items():
+        values = schedule.at(table, t, x)
+        assert values.shape == (10, 1, 1)
+        np.testing.assert_allclose(values.flatten(), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 1e-4)], ids=["double", "single"]
+)
+def test_the_posterior_is_that_of_bayes_at_every_timestep(name, dtype, tolerance):
+    betas = expected_betas(name, 1000)
+    logs = log_alpha_bars(betas)
+    expected = [
+        bayes(1 - betas[t], betas[t], math.exp(logs[t - 1]), -math.expm1(logs[t - 1]))
+        for t in range(1, 1000)
+    ]
+    found = coefficients(NoiseSchedule(name, 1000), torch.arange(1, 1000), dtype)
+    np.testing.assert_allclose(torch.stack(found, dim=1), expected, rtol=tolerance)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("t", "previous"), [(2, 0), (9, 3), (19, 18), (19, 0)])
+def test_a_leap_is_the_posterior_of_the_steps_it_skips(name, t, previous):
+    betas = expected_betas(name, 20, 1e-3, 0.3)
+    alpha, beta = 1.0, 0.0  # of x_t given x_previous, one step after the other
+    for step in range(previous + 1, t + 1):
+        alpha, beta = alpha * (1 - betas[step]), beta * (1 - betas[step]) + betas[step]
+    kept = math.prod(1 - betas[: previous + 1])
+    expected = bayes(alpha, beta, kept, 1 - kept)
+    schedule = NoiseSchedule(name, 20, 1e-3, 0.3)
+    found = coefficients(schedule, torch.tensor([t]), torch.float64, torch.tensor([previous]))
+    np.testing.assert_allclose(torch.cat(found), expected, rtol=1e-9)
+
+
+def test_a_leap_to_the_clean_image_ends_at_x0_without_variance():
+    schedule = NoiseSchedule("linear", 20)
+    x0, x_t = torch.randn(2, 3, 2, dtype=torch.float64)
+    t = torch.tensor([19, 5, 0])
+    mean, variance = schedule.posterior(x0, x_t, t, torch.full((3,), -1))
+    torch.testing.assert_close(mean, x0, rtol=1e-12, atol=1e-12)
+    assert (variance == 0).all()
+
+
+def test_a_leap_of_one_is_the_default():
+    schedule, t = NoiseSchedule("cosine", 20), torch.tensor([4, 19])
+    x0, x_t = torch.randn(2, 2, 3)
+    for given_, default in zip(
+        schedule.posterior(x0, x_t, t, t - 1), schedule.posterior(x0, x_t, t), strict=True
+    ):
+        assert torch.equal(given_, default)

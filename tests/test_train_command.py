@@ -1,0 +1,527 @@
+"""The command line `train`, used as people use it, rightly and wrongly."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_images, noise_image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from diffusion_lib import GaussianDiffusion, TrainConfig, train, training
+from diffusion_lib.files import load_file
+
+# One epoch of two steps, in a moment.
+TINY = [
+    *("-i", "8", "--width", "8", "-b", "4", "-e", "1"),
+    *("-t", "20", "-s", "cosine", "--device", "cpu"),
+]
+QUIET = ["--disable_images", "--disable_tensorboard"]
+
+
+@pytest.fixture
+def run(command, images):
+    """run(NAME, flag, ...) trains on six coloured images of 8x8 pixels, in tmp_path."""
+    return lambda name, *flags: command(train.main, "train", name, images, *TINY, *QUIET, *flags)
+
+
+@pytest.fixture
+def resume(command, images):
+    """resume(NAME, flag, ...) goes on with a run, and says nothing of its settings."""
+    return lambda name, *flags: command(
+        train.main, "train", name, images, "--device", "cpu", "--resume", *flags
+    )
+
+
+def weights_of(path: Path) -> list[torch.Tensor]:
+    return list(GaussianDiffusion.load(path).network.state_dict().values())
+
+
+def equal(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(some, others, strict=True))
+
+
+def state_of(path: Path) -> dict:
+    return load_file(path)["training"]
+
+
+def assert_refused(outcome, *words: str) -> None:
+    """One line that says what is wrong, and exit status 2."""
+    assert outcome.status == 2
+    assert len(outcome.messages) == 1, outcome.messages
+    assert outcome.messages[0].startswith("train: error: ")
+    assert [word for word in words if word not in outcome.messages[0]] == []
+
+
+def snapshot(folder: Path) -> dict:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# What a run leaves
+
+
+def test_a_run_leaves_what_the_readme_promises(command, images, tmp_path):
+    outcome = command(train.main, "train", "mine", images, *TINY, "-e", 2)
+    assert outcome.status == 0 and outcome.messages == []
+    for epoch in ("001", "002"):
+        assert (tmp_path / "out" / f"mine_epoch_{epoch}.png").is_file()
+        assert (tmp_path / "plot" / f"mine_epoch_{epoch}.png").is_file()
+    log = EventAccumulator(str(tmp_path / "runs" / "mine")).Reload()
+    assert [scalar.step for scalar in log.Scalars("loss")] == [2, 4]
+    assert (tmp_path / "autosave.pth").is_file()
+    assert GaussianDiffusion.load("mine.pth").image_shape == (3, 8, 8)
+    assert "mine.pth" in outcome.out and "6 images of 8x8, colour" in outcome.out
+
+
+def test_disabled_images_and_log_are_not_written(run, tmp_path):
+    assert run("mine").status == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "autosave.pth", "mine.pth"}
+
+
+def test_disabled_images_leave_the_log(command, images, tmp_path):
+    command(train.main, "train", "mine", images, *TINY, "--disable-images")
+    assert (tmp_path / "runs" / "mine").is_dir()
+    assert not (tmp_path / "out").exists() and not (tmp_path / "plot").exists()
+
+
+def test_disabled_log_leaves_the_images(command, images, tmp_path):
+    command(train.main, "train", "mine", images, *TINY, "--disable-tensorboard")
+    assert (tmp_path / "out").is_dir() and not (tmp_path / "runs").exists()
+
+
+def test_nothing_that_was_there_is_touched(command, images, tmp_path):
+    for name in ("out/a.png", "plot/b.png", "runs/c/d", "outputs/e.png", "f.pth", "out/other/g"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"mine")
+    before = snapshot(tmp_path)
+    assert command(train.main, "train", "mine", images, *TINY).status == 0
+    after = snapshot(tmp_path)
+    assert {path: after.get(path) for path in before} == before
+
+
+def test_another_folder_can_be_named(run, tmp_path):
+    assert run("mine", "--folder", "deep/er").status == 0
+    assert {path.name for path in (tmp_path / "deep/er").iterdir()} == {"autosave.pth", "mine.pth"}
+    assert not (tmp_path / "autosave.pth").exists()
+
+
+def test_grey_images_make_a_grey_model(command, tmp_path):
+    make_images(tmp_path / "grey", grey=True)
+    assert "grey" in command(train.main, "train", "mine", "grey/", *TINY, *QUIET).out
+    assert GaussianDiffusion.load("mine.pth").image_shape == (1, 8, 8)
+
+
+def test_a_bundled_set_is_a_path(command):
+    flags = [*TINY, *QUIET, "--minutes", "1e-9"]
+    assert "4000 images" in command(train.main, "train", "mine", "faces", *flags).out
+
+
+def test_a_zip_is_a_path(command, images, tmp_path):
+    archive = shutil.make_archive(str(tmp_path / "set"), "zip", images)
+    outcome = command(train.main, "train", "mine", archive, *TINY, *QUIET)
+    assert outcome.status == 0 and "6 images" in outcome.out
+
+
+def test_broken_images_are_named_in_one_line(run, images):
+    (images / "broken.png").write_bytes((images / "0000.png").read_bytes()[:100])
+    outcome = run("mine")
+    assert outcome.status == 0
+    assert len(outcome.messages) == 1 and outcome.messages[0].startswith("warning: ")
+    assert "broken.png" in outcome.messages[0]
+
+
+# Flags
+
+
+@pytest.fixture
+def config_of(monkeypatch):
+    """config_of(flag, ...) is the configuration that the flags lead to."""
+
+    class Stop(Exception):
+        pass
+
+    def stop(config, channels):
+        raise Stop(config)
+
+    def config_of(*flags: str) -> TrainConfig:
+        monkeypatch.setattr(training, "build", stop)
+        with pytest.raises(Stop) as stopped:
+            train.main(["mine", "faces", *flags])
+        return stopped.value.args[0]
+
+    return config_of
+
+
+def test_defaults_are_those_of_the_contract(config_of, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = config_of()
+    assert config == TrainConfig()
+    assert (config.timesteps, config.epochs, config.batch_size) == (1000, 100, 64)
+    assert (config.image_size, config.beta_schedule) == (64, "linear")
+    assert not config.disable_images and not config.disable_tensorboard
+
+
+@pytest.mark.parametrize(
+    "flags, field, value",
+    [
+        (["-t", "7"], "timesteps", 7),
+        (["--timesteps", "7"], "timesteps", 7),
+        (["--timesteps=7"], "timesteps", 7),
+        (["-e", "7"], "epochs", 7),
+        (["--epochs", "7"], "epochs", 7),
+        (["-b", "7"], "batch_size", 7),
+        (["-b7"], "batch_size", 7),
+        (["--batch_size", "7"], "batch_size", 7),
+        (["--batch-size", "7"], "batch_size", 7),
+        (["--batch-size=7"], "batch_size", 7),
+        (["-i", "16"], "image_size", 16),
+        (["--image_size", "16"], "image_size", 16),
+        (["--image-size", "16"], "image_size", 16),
+        *[(["-s", name], "beta_schedule", name) for name in ("linear", "quadratic", "sigmoid")],
+        (["--beta_schedule", "cosine"], "beta_schedule", "cosine"),
+        (["--beta-schedule", "cosine"], "beta_schedule", "cosine"),
+        (["--disable_images"], "disable_images", True),
+        (["--disable-images"], "disable_images", True),
+        (["--disable_tensorboard"], "disable_tensorboard", True),
+        (["--disable-tensorboard"], "disable_tensorboard", True),
+        (["--lr", "2e-4"], "lr", 2e-4),
+        (["--channels", "1"], "channels", "1"),
+        (["--seed", "3"], "seed", 3),
+        (["--report-every", "3"], "report_every", 3),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_flag_sets_its_field_and_no_other(config_of, tmp_path, monkeypatch, flags, field, value):
+    monkeypatch.chdir(tmp_path)
+    assert config_of(*flags) == TrainConfig(**{field: value})
+
+
+def test_flags_reach_the_model(run):
+    run("mine", "-t", 30, "-s", "cosine", "-i", 16, "--prediction", "v", "--width", 16)
+    model = GaussianDiffusion.load("mine.pth")
+    assert model.image_shape == (3, 16, 16) and model.prediction == "v"
+    assert (model.schedule.name, model.schedule.timesteps) == ("cosine", 30)
+    assert model.network.width == 16
+
+
+def test_too_short_a_schedule_is_warned_of(run):
+    outcome = run("mine", "-t", 50, "-s", "linear")
+    assert outcome.status == 0 and len(outcome.messages) == 1
+    assert outcome.messages[0].startswith("warning: the last of 50 timesteps still shows")
+
+
+def test_the_usual_schedule_is_not_warned_of(run):
+    outcome = run("mine", "-t", 1000, "-s", "linear")
+    assert outcome.status == 0 and outcome.messages == []
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    "flags, word",
+    [
+        ("-s sine", "sine"),
+        ("-t 1", "timesteps"),
+        ("-t 2.5", "2.5"),
+        ("-i 0", "image_size"),
+        ("-i 7", "6 or 8"),
+        ("-i 30", "28 or 32"),
+        ("-i big", "big"),
+        ("-e 0", "epochs"),
+        ("-e many", "many"),
+        ("-b 0", "batch_size"),
+        ("--batch-size -1", "batch_size"),
+        ("--width 12", "12"),
+        ("--lr -1", "lr"),
+        ("--lr nan", "lr"),
+        ("--lr fast", "fast"),
+        ("--minutes nan", "minutes"),
+        ("--start 0.5 --end 0.1 -s linear", "0.5"),
+        ("--end 1.5", "end"),
+        ("--ema 1", "ema"),
+        ("--seed -1", "seed"),
+        ("--channels 4", "4"),
+        ("--fit pad", "pad"),
+        ("--prediction noise", "noise"),
+        ("--device gpu", "gpu"),
+        ("--device cuda:99", "cuda:99"),
+        ("--nonsense", "--nonsense"),
+        ("--epoch 3", "--epoch"),
+        ("surplus", "surplus"),
+    ],
+)
+def test_a_wrong_flag_is_answered_with_one_line(run, tmp_path, flags, word):
+    assert_refused(run("mine", *flags.split()), word)
+    assert {path.name for path in tmp_path.iterdir()} == {"images"}
+
+
+@pytest.mark.parametrize("name", ["a/b", "/tmp/a", "", ".", "..", "a/"])
+def test_name_must_be_a_plain_name(run, tmp_path, name):
+    assert_refused(run(name), "NAME")
+    assert {path.name for path in tmp_path.iterdir()} == {"images"}
+
+
+def test_the_name_of_the_autosave_is_refused(run):
+    assert_refused(run("autosave"), "autosave")
+
+
+@pytest.mark.parametrize("arguments", [[], ["mine"]])
+def test_missing_arguments_are_answered_with_one_line(command, arguments):
+    assert_refused(command(train.main, "train", *arguments), "PATH")
+
+
+def test_missing_path_is_answered_with_the_bundled_sets(command):
+    outcome = command(train.main, "train", "mine", "no/where", *TINY)
+    assert_refused(outcome, "no/where", "faces", "digits", "brains")
+
+
+def test_empty_folder_is_refused(command, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert_refused(command(train.main, "train", "mine", "empty", *TINY, *QUIET), "empty")
+
+
+def test_a_file_that_is_no_zip_is_refused(command, images):
+    file = images / "0000.png"
+    assert_refused(command(train.main, "train", "mine", file, *TINY, *QUIET), "0000.png", ".zip")
+
+
+@pytest.mark.parametrize("flags", [QUIET, []], ids=["quiet", "loud"])
+def test_a_folder_that_cannot_be_made_is_refused(command, images, tmp_path, flags):
+    (tmp_path / "file").touch()
+    outcome = command(train.main, "train", "mine", images, *TINY, *flags, "--folder", "file")
+    assert_refused(outcome, "file")
+
+
+@pytest.mark.parametrize("taken", ["out", "plot", "runs"])
+def test_a_file_in_place_of_a_folder_is_answered_with_one_line(command, images, tmp_path, taken):
+    (tmp_path / taken).write_bytes(b"mine")
+    assert_refused(command(train.main, "train", "mine", images, *TINY), taken)
+    assert (tmp_path / taken).read_bytes() == b"mine"
+
+
+# Nothing is lost
+
+
+def test_an_existing_model_is_not_replaced(run, tmp_path):
+    (tmp_path / "mine.pth").write_bytes(b"precious")
+    assert_refused(run("mine"), "mine.pth", "--force", "--resume")
+    assert (tmp_path / "mine.pth").read_bytes() == b"precious"
+    assert not (tmp_path / "autosave.pth").exists()
+
+
+def test_force_replaces_a_model(run, tmp_path):
+    (tmp_path / "mine.pth").write_bytes(b"precious")
+    assert run("mine", "--force").status == 0
+    assert GaussianDiffusion.load("mine.pth").image_shape == (3, 8, 8)
+
+
+def test_an_unfinished_run_is_not_replaced(run, tmp_path):
+    run("first", "--minutes", "1e-9")
+    before = snapshot(tmp_path)
+    assert_refused(run("second"), "first", "--resume", "--force")
+    assert snapshot(tmp_path) == before
+
+
+def test_force_replaces_an_unfinished_run(run):
+    run("first", "--minutes", "1e-9")
+    assert run("second", "--force").status == 0
+    assert state_of("autosave.pth")["name"] == "second"
+
+
+def test_a_finished_run_gives_way_to_another(run):
+    run("first")
+    assert run("second").status == 0
+    assert weights_of("first.pth") and weights_of("second.pth")
+
+
+def test_a_strange_autosave_is_not_replaced(run, tmp_path):
+    (tmp_path / "autosave.pth").write_bytes(b"not ours")
+    assert_refused(run("mine"), "autosave.pth")
+    assert (tmp_path / "autosave.pth").read_bytes() == b"not ours"
+
+
+def test_an_autosave_that_a_notebook_wrote_is_not_replaced(run, tmp_path):
+    config = TrainConfig(image_size=8, width=8, timesteps=20, epochs=9, device="cpu")
+    pixels = torch.zeros(6, 3, 8, 8, dtype=torch.uint8)
+    training.Trainer(training.build(config, 3), pixels, config).save("autosave.pth")
+    before = (tmp_path / "autosave.pth").read_bytes()
+    assert_refused(run("mine"), "autosave.pth")
+    assert_refused(run("mine", "--resume"), "autosave.pth")
+    assert (tmp_path / "autosave.pth").read_bytes() == before
+
+
+# Resuming
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(run, resume):
+    run("whole", "-e", 3, "--folder", "whole", "--lr", 0.01)
+    stopped = run("part", "-e", 3, "--lr", 0.01, "--minutes", "1e-9")
+    assert stopped.status == 0 and "stopped after step 1 of 6" in stopped.out
+    assert "--resume" in stopped.out
+    assert not equal(weights_of("part.pth"), weights_of("whole/whole.pth"))
+    outcome = resume("part", *QUIET)
+    assert outcome.status == 0 and outcome.messages == []
+    assert equal(weights_of("part.pth"), weights_of("whole/whole.pth"))
+    part, whole = state_of("autosave.pth"), state_of("whole/autosave.pth")
+    assert part["step"] == whole["step"] == 6
+    for name, weight in whole["weights"].items():
+        assert torch.equal(part["weights"][name], weight)
+
+
+def test_a_run_that_stopped_twice_is_the_same_too(run, resume):
+    run("whole", "-e", 2, "--folder", "whole")
+    run("part", "-e", 2, "--minutes", "1e-9")
+    assert "after step 2 of 4" in resume("part", "--minutes", "1e-9").out
+    assert resume("part").status == 0
+    assert equal(weights_of("part.pth"), weights_of("whole/whole.pth"))
+
+
+def test_settings_of_a_run_are_taken_over(run, resume):
+    run("mine", "-e", 2, "--prediction", "v", "--lr", 0.005, "--minutes", "1e-9")
+    before = state_of("autosave.pth")["config"]
+    resume("mine")
+    after = state_of("autosave.pth")["config"]
+    assert {**before, "minutes": 0.0, "device": "cpu"} == after
+
+
+def test_more_epochs_train_a_finished_run_further(run, resume):
+    run("mine", "-e", 1)
+    assert resume("mine", "-e", 3).status == 0
+    assert (state_of("autosave.pth")["step"], state_of("autosave.pth")["steps"]) == (6, 6)
+
+
+def test_images_and_log_may_be_disabled_from_now_on(command, images, resume, tmp_path):
+    command(train.main, "train", "mine", images, *TINY, "-e", 2, "--minutes", "1e-9")
+    assert resume("mine", "--disable_images").status == 0
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "flags, word",
+    [
+        ("--lr 0.5", "--lr"),
+        ("-b 2", "--batch_size"),
+        ("-t 21", "--timesteps"),
+        ("-s linear", "--beta_schedule"),
+        ("-i 16", "--image_size"),
+        ("--seed 1", "--seed"),
+    ],
+)
+def test_what_would_change_the_run_is_refused_by_name(run, resume, tmp_path, flags, word):
+    run("mine", "-e", 2, "--minutes", "1e-9")
+    before = snapshot(tmp_path)
+    assert_refused(resume("mine", *flags.split()), word)
+    assert snapshot(tmp_path) == before
+
+
+def test_settings_that_agree_with_the_run_may_be_repeated(run, resume):
+    run("mine", "-e", 2, "--minutes", "1e-9")
+    assert resume("mine", "-b", 4, "-i", 8, "-s", "cosine").status == 0
+
+
+def test_there_must_be_something_to_resume(resume):
+    assert_refused(resume("mine"), "autosave.pth")
+
+
+def test_a_run_of_another_name_is_not_resumed(run, resume):
+    run("mine", "-e", 2, "--minutes", "1e-9")
+    assert_refused(resume("yours"), "mine", "yours")
+
+
+def test_a_finished_run_is_not_resumed(run, resume):
+    run("mine", "-e", 2)
+    assert_refused(resume("mine"), "--epochs")
+    assert_refused(resume("mine", "-e", 1), "--epochs")
+
+
+def test_other_images_are_refused(run, resume, images, tmp_path):
+    run("mine", "-e", 2, "--minutes", "1e-9")
+    before = (tmp_path / "autosave.pth").read_bytes()
+    noise_image(9).save(images / "more.png")
+    assert_refused(resume("mine"), "6 images", "7")
+    assert (tmp_path / "autosave.pth").read_bytes() == before
+
+
+def test_as_many_images_without_colour_are_refused(run, command, tmp_path):
+    run("mine", "-e", 2, "--minutes", "1e-9")
+    make_images(tmp_path / "grey", grey=True)
+    outcome = command(train.main, "train", "mine", "grey", "--device", "cpu", "--resume")
+    assert_refused(outcome)
+
+
+def test_a_model_without_its_run_is_not_resumed(run, resume, tmp_path):
+    run("mine", "-e", 2)
+    shutil.copy(tmp_path / "mine.pth", tmp_path / "autosave.pth")
+    assert_refused(resume("mine"), "autosave.pth")
+
+
+# As a process of its own
+
+
+def start(*arguments: object, **settings) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **settings.pop("env", {})}
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **settings,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_process_cleanly_and_it_can_be_resumed(images, resume, tmp_path, number):
+    flags = [*TINY, *QUIET, "-e", 100_000]
+    process = start("-m", "diffusion_lib.train", "mine", images, *flags, cwd=tmp_path)
+    try:
+        for _ in range(2400):  # two minutes: a loaded machine may take its time to import torch
+            if (tmp_path / "autosave.pth").exists() or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    assert "Traceback" not in err and "stopped after step" in out
+    assert equal(weights_of("mine.pth"), weights_of("autosave.pth"))
+    step = state_of("autosave.pth")["step"]
+    assert resume("mine", "-e", step // 2 + 2).status == 0
+    assert state_of("autosave.pth")["step"] == 2 * (step // 2 + 2)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("train mine nowhere -e 0", "train: error: epochs must be at least 1, not 0\n"),
+        ("predict nowhere -i 0", "predict: error: num_images must be at least 1, not 0\n"),
+    ],
+)
+def test_an_error_is_the_exit_status_of_the_process(tmp_path, arguments, message):
+    program, *rest = arguments.split()
+    process = start("-m", f"diffusion_lib.{program}", *rest, cwd=tmp_path)
+    out, err = process.communicate()
+    assert (process.returncode, out, err) == (2, "", message)
+
+
+@pytest.mark.parametrize("program", ["train", "predict"])
+def test_help_does_not_wait_for_torch(program):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['{program}', '--help']\n"
+        "try:\n"
+        f"    runpy.run_module('diffusion_lib.{program}', run_name='__main__')\n"
+        "finally:\n"
+        "    print('heavy:', {'torch', 'numpy', 'PIL', 'matplotlib'} & set(sys.modules))\n"
+    )
+    process = start("-c", code)
+    out, err = process.communicate()
+    assert process.returncode == 0 and err == ""
+    assert "usage" in out and out.endswith("heavy: set()\n")

@@ -1,0 +1,359 @@
+"""The training loop: what it learns, what it reports, and that it can be stopped and taken up."""
+
+import math
+from dataclasses import asdict, replace
+from itertools import pairwise
+
+import pytest
+import torch
+
+from diffusion_lib import InputError, TrainConfig, Trainer
+from diffusion_lib.files import load_file
+from diffusion_lib.training import build, find_device
+
+PIXELS = torch.randint(0, 256, (5, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+TINY = TrainConfig(
+    image_size=8, width=8, timesteps=20, epochs=4, batch_size=2, warmup=3, device="cpu"
+)
+STEPS_AN_EPOCH = 3  # 5 images in batches of 2
+
+
+def make_trainer(pixels: torch.Tensor = PIXELS, **settings) -> Trainer:
+    config = replace(TINY, **settings)
+    return Trainer(build(config, pixels.shape[1]), pixels, config)
+
+
+def weights(trainer: Trainer) -> list[torch.Tensor]:
+    return [weight.detach().clone() for weight in trainer.diffusion.parameters()]
+
+
+def averages(trainer: Trainer) -> list[torch.Tensor]:
+    return [weight.detach().clone() for weight in trainer.average.parameters()]
+
+
+def equal(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(some, others, strict=True))
+
+
+# Learning
+
+
+def test_loss_falls():
+    flat = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 8, 8)
+    trainer = make_trainer(
+        flat, epochs=40, batch_size=4, lr=3e-3, report_every=10, beta_schedule="cosine"
+    )
+    losses = [report.loss for report in trainer]
+    assert losses[0] > 0.5 and sum(losses[-10:]) / 10 < 0.6 * losses[0]
+
+
+def test_learning_rate_rises_over_the_warmup_then_falls_to_nearly_0():
+    trainer = make_trainer(epochs=100, warmup=30, lr=1e-3)
+    rates = [trainer.learning_rate(step) for step in range(trainer.steps)]
+    rise, fall = rates[:30], rates[31:]
+    assert rise == sorted(rise) and 0 < rise[0] < 1e-4
+    assert fall == sorted(fall, reverse=True) and 0 < fall[-1] < 1e-7
+    assert 0.95e-3 < max(rates) <= 1e-3
+
+
+def test_learning_rate_without_warmup_starts_at_its_highest():
+    assert make_trainer(warmup=0, lr=0.01).learning_rate(0) == 0.01
+
+
+def test_learning_rate_reaches_the_optimiser():
+    trainer = make_trainer()
+    for step in range(4):
+        trainer.train_step()
+        assert trainer.optimiser.param_groups[0]["lr"] == trainer.learning_rate(step)
+
+
+def test_weight_decay_reaches_the_optimiser():
+    assert make_trainer(weight_decay=0.25).optimiser.param_groups[0]["weight_decay"] == 0.25
+
+
+def test_long_gradients_are_shortened_and_their_true_norm_is_reported():
+    trainer = make_trainer(clip_norm=1e-3)
+    _, norm = trainer.train_step()
+    gradients = [weight.grad.flatten() for weight in trainer.diffusion.parameters()]
+    assert norm > 0.01
+    assert torch.cat(gradients).norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_short_gradients_are_left_alone():
+    trainer = make_trainer(clip_norm=1e6)
+    _, norm = trainer.train_step()
+    gradients = [weight.grad.flatten() for weight in trainer.diffusion.parameters()]
+    assert torch.cat(gradients).norm().item() == pytest.approx(norm.item(), rel=1e-3)
+
+
+def draws(trainer: Trainer, steps: int) -> list[tuple]:
+    """The timesteps and the noise of some steps."""
+    seen, loss = [], trainer.diffusion.loss
+
+    def spy(x0, t, noise):
+        seen.append((tuple(t.tolist()), tuple(noise.flatten().tolist())))
+        return loss(x0, t, noise)
+
+    trainer.diffusion.loss = spy
+    for _ in range(steps):
+        trainer.train_step()
+    return seen
+
+
+def test_every_step_and_every_seed_draws_other_noise():
+    seeds = [0, 1, 2, 3, 4, 2**31, 2**32 - 1]
+    noises = [noise for seed in seeds for _, noise in draws(make_trainer(seed=seed), 3)]
+    assert len(set(noises)) == 3 * len(seeds)
+
+
+def test_timesteps_cover_the_whole_schedule():
+    seen = draws(make_trainer(batch_size=64, timesteps=5), 3)
+    assert {t for timesteps, _ in seen for t in timesteps} == set(range(5))
+
+
+def test_seed_decides_on_the_first_weights():
+    first, again, other = (weights(make_trainer(seed=seed)) for seed in (0, 0, 1))
+    assert equal(first, again) and not equal(first, other)
+
+
+# The average of the weights
+
+
+def test_average_is_the_weights_after_the_first_step():
+    trainer = make_trainer()
+    trainer.train_step()
+    assert equal(averages(trainer), weights(trainer))
+
+
+@pytest.mark.parametrize("ema", [0.3, 0.999])
+def test_average_follows_its_recursion(ema):
+    trainer = make_trainer(ema=ema, lr=0.01, warmup=0)
+    trainer.train_step()
+    expected = [weight.double() for weight in weights(trainer)]
+    for step in range(1, 12):
+        trainer.train_step()
+        decay = min(ema, (1 + step) / (10 + step))
+        expected = [
+            decay * old + (1 - decay) * new
+            for old, new in zip(expected, weights(trainer), strict=True)
+        ]
+    for average, wanted in zip(averages(trainer), expected, strict=True):
+        torch.testing.assert_close(average.double(), wanted, atol=1e-6, rtol=1e-5)
+    assert not equal(averages(trainer), weights(trainer))
+
+
+def test_average_has_no_gradients_in_the_optimiser():
+    trainer = make_trainer()
+    optimised = {id(w) for group in trainer.optimiser.param_groups for w in group["params"]}
+    assert not optimised & {id(weight) for weight in trainer.average.parameters()}
+
+
+# Reports and ends
+
+
+def test_reports_say_how_the_run_stands():
+    trainer = make_trainer(report_every=2)
+    reports = list(trainer)
+    assert [report.step for report in reports] == [2, 3, 4, 6, 8, 9, 10, 12]
+    assert [report.epoch for report in reports] == [0, 1, 1, 2, 2, 3, 3, 4]
+    assert [report.step for report in reports if report.epoch_ended] == [3, 6, 9, 12]
+    assert {report.steps for report in reports} == {12} and trainer.step == 12
+    assert [r.learning_rate for r in reports] == [
+        trainer.learning_rate(r.step - 1) for r in reports
+    ]
+    seconds = [0.0, *(report.seconds for report in reports)]
+    assert all(earlier < later for earlier, later in pairwise(seconds))
+
+
+def test_report_means_over_the_steps_since_the_last_one():
+    reports = list(make_trainer(report_every=2))
+    by_hand = make_trainer()
+    steps = [by_hand.train_step() for _ in range(12)]
+    since = 0
+    for report in reports:
+        losses, norms = zip(*steps[since : report.step], strict=True)
+        assert report.loss == pytest.approx(torch.stack(losses).mean().item())
+        assert report.gradient_norm == pytest.approx(torch.stack(norms).mean().item())
+        since = report.step
+
+
+def test_throughput_counts_the_images_of_the_steps():
+    trainer = make_trainer(report_every=1)
+    before = 0.0
+    for report in trainer:
+        assert report.images_per_second == pytest.approx(2 / (report.seconds - before), rel=1e-6)
+        before = report.seconds
+
+
+@pytest.mark.parametrize("count, batch_size", [(5, 2), (6, 4), (3, 8), (1, 1)])
+def test_any_number_of_images_goes_with_any_batch_size(count, batch_size):
+    pixels = PIXELS[:1].repeat(count, 1, 1, 1)
+    trainer = make_trainer(pixels, batch_size=batch_size, epochs=2)
+    reports = list(trainer)
+    assert trainer.steps == 2 * math.ceil(count / batch_size) == reports[-1].step
+    assert all(math.isfinite(report.loss) for report in reports)
+
+
+def test_all_weights_learn():
+    trainer = make_trainer(lr=0.01)
+    before = weights(trainer)
+    list(trainer)
+    assert not any(torch.equal(a, b) for a, b in zip(before, weights(trainer), strict=True))
+
+
+def test_stopping_ends_the_run_after_the_step_under_way():
+    trainer = make_trainer(report_every=100)
+    train_step = trainer.train_step
+
+    def stop_in_step_2():
+        trainer.stopping = trainer.step == 1
+        return train_step()
+
+    trainer.train_step = stop_in_step_2
+    reports = list(trainer)
+    assert [report.step for report in reports] == [2] and trainer.step == 2
+
+
+def test_stopping_at_a_report_ends_the_run():
+    trainer = make_trainer(report_every=1)
+    for _ in trainer:
+        trainer.stopping = True
+    assert trainer.step == 1
+
+
+def test_a_stopped_run_goes_on_when_asked_again():
+    trainer, whole = make_trainer(report_every=1), make_trainer()
+    for _ in trainer:
+        trainer.stopping = True
+    list(trainer)
+    list(whole)
+    assert trainer.step == 12 and equal(weights(trainer), weights(whole))
+
+
+def test_time_limit_ends_the_run_with_a_report():
+    trainer = make_trainer(minutes=1e-9)
+    reports = list(trainer)
+    assert [report.step for report in reports] == [1] and not reports[0].epoch_ended
+
+
+def test_a_break_leaves_the_trainer_usable():
+    trainer = make_trainer(report_every=1)
+    for _ in trainer:
+        break
+    assert trainer.step == 1
+    assert next(iter(trainer)).step == 2
+
+
+def test_a_finished_run_reports_nothing():
+    trainer = make_trainer()
+    list(trainer)
+    assert list(trainer) == []
+
+
+def test_sampling_between_reports_changes_nothing():
+    sampling, plain = make_trainer(), make_trainer()
+    for _ in sampling:
+        sampling.diffusion.eval()
+        sampling.average.network(torch.zeros(1, 1, 8, 8), torch.zeros(1))
+        torch.randn(3)
+    list(plain)
+    assert equal(weights(sampling), weights(plain))
+
+
+# Saving and restoring
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 7])
+def test_a_restored_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, stop_at):
+    whole, first, second = (make_trainer(lr=0.01, report_every=1) for _ in range(3))
+    for report in first:
+        first.stopping = report.step == stop_at
+    first.save(tmp_path / "run.pth")
+    with torch.no_grad():
+        for weight in second.diffusion.parameters():
+            weight.fill_(7)
+    second.restore(load_file(tmp_path / "run.pth"))
+    losses = [report.loss for report in whole]
+    assert [report.loss for report in second] == losses[stop_at:]
+    assert equal(weights(second), weights(whole)) and equal(averages(second), averages(whole))
+    mine, theirs = second.optimiser.state_dict(), whole.optimiser.state_dict()
+    assert mine["param_groups"] == theirs["param_groups"]
+    for i, state in theirs["state"].items():
+        assert state.keys() == mine["state"][i].keys() and "exp_avg" in state
+        assert all(torch.equal(state[key], mine["state"][i][key]) for key in state)
+
+
+def test_time_spent_is_counted_on_after_restoring(tmp_path):
+    first, second = make_trainer(), make_trainer()
+    list(first)
+    first.save(tmp_path / "run.pth")
+    second.restore(load_file(tmp_path / "run.pth"))
+    assert second.seconds == first.seconds > 0 and second.step == 12
+
+
+def test_a_checkpoint_holds_its_settings_and_what_it_is_given(tmp_path):
+    trainer = make_trainer()
+    trainer.save(tmp_path / "run.pth", name="mine")
+    training = load_file(tmp_path / "run.pth")["training"]
+    assert TrainConfig(**training["config"]) == trainer.config
+    assert training["config"] == asdict(trainer.config) and training["name"] == "mine"
+
+
+def test_another_number_of_images_is_refused(tmp_path):
+    make_trainer().save(tmp_path / "run.pth")
+    with pytest.raises(InputError, match=r"5 images.*4"):
+        make_trainer(PIXELS[:4]).restore(load_file(tmp_path / "run.pth"))
+
+
+def test_more_epochs_go_on_from_where_the_run_ended(tmp_path):
+    first, longer = make_trainer(epochs=1), make_trainer(epochs=3)
+    list(first)
+    first.save(tmp_path / "run.pth")
+    longer.restore(load_file(tmp_path / "run.pth"))
+    reports = list(longer)
+    assert (reports[0].step, reports[-1].step) == (6, 9)
+
+
+# Randomness of others
+
+
+def test_training_does_not_touch_the_global_random_state():
+    trainer = make_trainer()
+    state = torch.get_rng_state()
+    list(trainer)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_training_does_not_depend_on_the_global_random_state():
+    results = []
+    for seed in (1, 2):
+        trainer = make_trainer()
+        torch.manual_seed(seed)
+        list(trainer)
+        results.append(weights(trainer))
+    assert equal(*results)
+
+
+# Devices
+
+
+def test_auto_finds_a_device_that_works():
+    device = find_device("auto")
+    assert torch.zeros(1, device=device).item() == 0 and find_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "cuda:99", "cpu:x", "vulkan", "meta", "xla", "hpu"])
+def test_a_device_that_is_not_there_is_an_input_error(name):
+    with pytest.raises(InputError, match="device") as error:
+        find_device(name)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"image_size": 30}, {"image_size": 7}, {"width": 12}, {"start": 0.5, "end": 0.1}],
+    ids=str,
+)
+def test_a_model_that_cannot_be_built_is_an_input_error(wrong):
+    with pytest.raises(InputError):
+        build(replace(TINY, **wrong), channels=1)
