@@ -27,7 +27,13 @@ def main(arguments: list[str] | None = None) -> None:
 
     from diffusion_lib.diffusion import GaussianDiffusion
     from diffusion_lib.plots import denoising_strip, save_grid, save_image
-    from diffusion_lib.samplers import SAMPLERS, initial_noise, sample_batches, usual_steps
+    from diffusion_lib.samplers import (
+        SAMPLERS,
+        initial_noise,
+        sample_batches,
+        step_generator,
+        usual_steps,
+    )
     from diffusion_lib.training import find_device
 
     device = find_device(config.device)
@@ -64,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
             initial_noise(diffusion, seed), min(config.batch_size, config.num_images)
         )
         noise = torch.stack(list(first_batch)).to(device)
-        generator = torch.Generator(device).manual_seed(seed)
+        generator = step_generator(seed, device)
         way = list(SAMPLERS[config.sampler](diffusion, noise, steps, generator))
         denoising_strip(noise, way).savefig(path)
         print(f"from noise to the first: {path}")

@@ -155,9 +155,10 @@ def sample_batches(
         raise InputError(f"no sampler is called {sampler!r}: choose from {', '.join(SAMPLERS)}")
     if count < 1 or batch_size < 1:
         raise InputError(f"count and batch size must be at least 1, not {count} and {batch_size}")
-    steps = steps or usual_steps(sampler, diffusion.schedule.timesteps)
+    if steps is None:
+        steps = usual_steps(sampler, diffusion.schedule.timesteps)
     device = next(diffusion.parameters()).device
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = step_generator(seed, device)
     noises = initial_noise(diffusion, seed)
     batches = [min(batch_size, count - first) for first in range(0, count, batch_size)]
     steps_each = len(spaced_timesteps(diffusion.schedule.timesteps, steps))
@@ -182,6 +183,11 @@ def initial_noise(diffusion: GaussianDiffusion, seed: int) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     while True:
         yield torch.randn(diffusion.image_shape, generator=generator)
+
+
+def step_generator(seed: int, device: torch.device) -> torch.Generator:
+    """Source of the noise of the steps: another one than that of x_T, for every seed below 2^32."""
+    return torch.Generator(device).manual_seed(seed ^ 0x9E3779B9)
 
 
 def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -66,7 +66,9 @@ class NoiseSchedule:
         log_snr: its natural logarithm.
 
     Raises:
-        InputError: an unknown name, too small a T, or betas outside (0, 1).
+        InputError: an unknown name, too small a T, betas outside (0, 1), or so much noise that
+            alpha_bar falls below 1e-60 (the linear schedule does at about 13,800 timesteps, unless
+            `end` is lowered).
     """
 
     def __init__(
@@ -85,6 +87,11 @@ class NoiseSchedule:
         )
         self.alphas = 1 - self.betas
         self.alpha_bars = torch.cumprod(self.alphas, dim=0)
+        if self.alpha_bars[-1] < 1e-60:
+            raise InputError(
+                f"{timesteps} steps with betas up to {self.betas.max():.4g} leave nothing at all "
+                "of the image, not even to the computer: take fewer timesteps or a smaller end"
+            )
         self.snr = self.alpha_bars / (1 - self.alpha_bars)
         self.log_snr = self.snr.log()
 
@@ -154,7 +161,7 @@ class NoiseSchedule:
             Mean, shape of x0, and variance, shape (N, 1, ..., 1). At t = 0 these are x_0 and 0.
         """
         previous = t - 1 if previous is None else previous
-        alpha_bar_previous = self.at("alpha_bar", previous, x0)
+        signal_previous = self.at("sqrt_alpha_bar", previous, x0)
         one_minus, one_minus_previous = (
             self.at("sqrt_one_minus_alpha_bar", i, x0) ** 2 for i in (t, previous)
         )
@@ -163,7 +170,7 @@ class NoiseSchedule:
         alpha, beta = torch.exp(log_alpha), -torch.expm1(log_alpha)
 
         mean = (
-            alpha_bar_previous.sqrt() * beta / one_minus * x0
+            signal_previous * beta / one_minus * x0
             + alpha.sqrt() * one_minus_previous / one_minus * x_t
         )
         return mean, one_minus_previous / one_minus * beta
