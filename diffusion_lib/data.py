@@ -156,7 +156,9 @@ def to_images(pixels: Tensor) -> Tensor:
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """Floats in [-1, 1] -> bytes 0..255, any shape; what lies outside is clipped."""
+    """Floats in [-1, 1] -> bytes 0..255, any shape; what lies outside is clipped. Bytes stay."""
+    if images.dtype == torch.uint8:
+        return images
     return images.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
 
 

@@ -31,15 +31,13 @@ class Picture(Figure):
 
 def as_array(image: Tensor) -> np.ndarray:
     """(C, H, W) in [-1, 1], or uint8 -> (H, W, 3), uint8: as matplotlib and Pillow want it."""
-    pixels = image if image.dtype == torch.uint8 else to_pixels(image)
-    return pixels.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()
+    return to_pixels(image).expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()
 
 
 def image_grid(images: Tensor, columns: int | None = None, title: str = "") -> Picture:
     """Images (N, C, H, W), in [-1, 1] or uint8, side by side in rows of `columns`."""
     columns = columns or max(1, round(len(images) ** 0.5))
-    pixels = images if images.dtype == torch.uint8 else to_pixels(images)
-    grid = make_grid(pixels, nrow=columns, padding=1, pad_value=255)
+    grid = make_grid(to_pixels(images), nrow=columns, padding=1, pad_value=255)
     rows = -(-len(images) // columns)
     figure = Picture(figsize=(0.8 * columns, 0.8 * rows + 0.4 * bool(title)), layout="constrained")
     axes = figure.add_subplot()
@@ -72,7 +70,7 @@ def denoising_strip(noise: Tensor, steps: Sequence[Step], stages: int = 10) -> P
     """
     chosen = np.linspace(0, len(steps), stages).round().astype(int)
     figure = Picture(figsize=(1.1 * stages + 0.9, 2.9), layout="constrained")
-    rows = figure.subplots(2, stages)
+    rows = figure.subplots(2, stages, squeeze=False)
     for column, i in enumerate(chosen):
         # After i steps the image stands at the timestep that step i + 1 asks about.
         x = noise if i == 0 else steps[i - 1].x
@@ -127,7 +125,7 @@ def save_image(image: Tensor, path: str | Path) -> None:
 def save_grid(images: Tensor, path: str | Path, columns: int | None = None) -> None:
     """Write images as one picture, pixel for pixel, small ones enlarged to at least 64 pixels."""
     columns = columns or max(1, round(len(images) ** 0.5))
-    scale = max(1, 64 // images.shape[-1])
+    scale = -(-64 // images.shape[-1])  # rounded up
     large = to_pixels(images).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     grid = make_grid(large, nrow=columns, padding=2, pad_value=255)
     Image.fromarray(as_array(grid)).save(path)

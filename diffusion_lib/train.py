@@ -38,7 +38,6 @@ def main(arguments: list[str] | None = None) -> None:
         raise InputError(f"NAME must be a plain name, not {name!r}: --folder says where")
     config = TrainConfig(**chosen)
 
-    import torch
     from tqdm.auto import tqdm
 
     from diffusion_lib.data import load_images
@@ -49,8 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     if checkpoint:
         config = continued(checkpoint["training"]["config"], chosen)
     device = find_device(config.device)
-    with torch.device("meta"):
-        build(config, channels=3)  # what is wrong with the settings shows before the images load
+    build(config, channels=1)  # so that a wrong setting shows before all images are read
     pixels = load_images(
         path, config.image_size, config.channels, config.fit, config.workers or None, progress=True
     )

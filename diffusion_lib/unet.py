@@ -146,11 +146,14 @@ class UNet(nn.Module):
         super().__init__()
         step = patch * 2 ** (len(multipliers) - 1)
         if image_size < step or image_size % step:
-            near = sorted({max(step, image_size // step * step), (image_size // step + 1) * step})
+            below = image_size // step * step
+            near = sorted({max(step, below), max(step, below + step)})
             raise InputError(
                 f"an image size of {image_size} cannot be divided by {step}, as this network must: "
                 f"use {' or '.join(map(str, near))}"
             )
+        if blocks < 1:
+            raise InputError(f"a level needs at least one block, not {blocks}")
         if width < 8 or width % 8:
             raise InputError(f"the width must be a multiple of 8, not {width}")
         self.image_size, self.channels = image_size, channels
@@ -239,7 +242,7 @@ class UNet(nn.Module):
             t: timesteps 0..T-1, shape (N,).
         """
         # Whatever else the network should know of an image, such as its class, is added here.
-        time = self.time(sinusoidal_embedding(t, self.width))  # (N, 4 width)
+        time = self.time(sinusoidal_embedding(t, self.width).to(x.dtype))  # (N, 4 width)
         x = self.stem(x)
         skips = []
         for blocks, halving in zip(self.down, self.halvings, strict=True):
