@@ -12,8 +12,8 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
-from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -69,12 +69,18 @@ def load_images(
     recipe = [CACHE_VERSION, image_size, channels, fit, files.fingerprint]
     cached = cache_folder() / f"{hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:32]}.npy"
     if not cached.exists():
-        bar = tqdm(files.names, desc="reading images", unit="image", disable=not progress)
-        read = partial(try_to_read, files.read, image_size=image_size, fit=fit)
+        decode = partial(decode_chunk, read=files.read, image_size=image_size, fit=fit)
         try:
             cached.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=cached.parent) as folder:
-                decode_all(bar, read, image_size, channels, workers, Path(folder), cached, path)
+                rgb, finished = Path(folder, "rgb"), Path(folder, "finished.npy")
+                grey, broken = decode_all(files.names, decode, rgb, workers, progress)
+                warn_of_broken(broken, path)
+                if rgb.stat().st_size == 0:
+                    raise InputError(f"there is no image in {path} that can be read")
+                as_grey = channels == "1" or (channels == "auto" and grey)
+                write_array(rgb, finished, image_size, as_grey)
+                os.replace(finished, cached)
         except OSError as error:
             raise InputError(
                 f"cannot write the decoded images to {cached.parent} ({error.strerror or error}): "
@@ -89,65 +95,91 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simple-diffusion"
 
 
-def try_to_read(
-    read: Callable[[str], bytes], name: str, image_size: int, fit: str
-) -> np.ndarray | str | None:
-    """A file's image (S, S, 3), None if it is no image, or its name if it is a broken one."""
-    try:
-        image = read_square(read(name), image_size, fit)
-    except Exception:  # Pillow raises whatever the bytes of a broken file lead it to
-        return name
-    return name if image is None and is_called_image(name) else image
+class Chunk(NamedTuple):
+    """What became of some files.
+
+    files: how many they were.
+    images: those that are images, each (S, S, 3).
+    grey: whether all of these are.
+    broken: names of images that cannot be read.
+    """
+
+    files: int
+    images: list[np.ndarray]
+    grey: bool
+    broken: list[str]
+
+
+def decode_chunk(
+    names: list[str], read: Callable[[str], bytes], image_size: int, fit: str
+) -> Chunk:
+    """Decode some files, one after the other."""
+    images, broken = [], []
+    for name in names:
+        try:
+            image = read_square(read(name), image_size, fit)
+        except Exception:  # Pillow raises whatever the bytes of a broken file lead it to
+            broken.append(name)
+            continue
+        if image is not None:
+            images.append(image)
+        elif is_called_image(name):
+            broken.append(name)
+    grey = all(np.ptp(image.astype(np.int16), axis=2).max() <= NEARLY_GREY for image in images)
+    return Chunk(len(names), images, grey, broken)
 
 
 def decode_all(
-    names: tqdm,
-    read: Callable[[str], np.ndarray | str | None],
-    image_size: int,
-    channels: str,
-    workers: int | None,
-    folder: Path,
+    names: list[str],
+    decode: Callable[[list[str]], Chunk],
     target: Path,
-    source: str | Path,
-) -> None:
-    """Decode all files in parallel into `target`, in bounded memory, by way of `folder`."""
-    count, grey, broken = 0, True, []
+    workers: int | None,
+    progress: bool,
+) -> tuple[bool, list[str]]:
+    """Decode files in parallel, and write the images as bytes (N, S, S, 3) to a file.
+
+    Returns:
+        Whether all images are grey, and the names of broken ones.
+    """
+    chunks = [names[first : first + 64] for first in range(0, len(names), 64)]
+    grey, broken = True, []
     with (
-        open(folder / "rgb", "wb") as rgb,
+        open(target, "wb") as file,
         ThreadPoolExecutor(workers or os.cpu_count()) as threads,
+        tqdm(total=len(names), desc="reading images", unit="image", disable=not progress) as bar,
     ):
-        names = iter(names)
-        while some := list(islice(names, 1024)):
-            for image in threads.map(read, some):
-                if isinstance(image, str):
-                    broken.append(image)
-                elif image is not None:
-                    spread = np.ptp(image.astype(np.int16), axis=2).max()
-                    grey = grey and spread <= NEARLY_GREY
-                    rgb.write(image.tobytes())
-                    count += 1
-    if broken:
+        for first in range(0, len(chunks), 32):  # only so many are held in memory
+            for chunk in threads.map(decode, chunks[first : first + 32]):
+                file.writelines(image.tobytes() for image in chunk.images)
+                grey = grey and chunk.grey
+                broken += chunk.broken
+                bar.update(chunk.files)
+    return grey, broken
+
+
+def warn_of_broken(names: list[str], path: str | Path) -> None:
+    """One warning that names the first ten of the images that were left out."""
+    if names:
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        images = "image" if len(names) == 1 else "images"
         warnings.warn(
-            f"left out {len(broken)} broken image{'s' * (len(broken) > 1)} of {source}: "
-            + ", ".join(broken[:10])
-            + (f" and {len(broken) - 10} more" if len(broken) > 10 else ""),
+            f"left out {len(names)} broken {images} of {path}: {', '.join(names[:10])}{more}",
             stacklevel=3,
         )
-    if not count:
-        raise InputError(f"there is no image in {source} that can be read")
 
-    decoded = np.memmap(folder / "rgb", np.uint8, "r", shape=(count, image_size, image_size, 3))
-    as_grey = channels == "1" or (channels == "auto" and grey)
-    shape = (count, 1 if as_grey else 3, image_size, image_size)
-    final = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
-    for first in range(0, count, 1024):
-        some = decoded[first : first + 1024]  # (n, S, S, 3)
+
+def write_array(rgb: Path, target: Path, image_size: int, as_grey: bool) -> None:
+    """Bytes (N, S, S, 3) of one file -> an .npy file of shape (N, 1 or 3, S, S)."""
+    source = np.memmap(rgb, np.uint8, "r").reshape(-1, image_size, image_size, 3)
+    shape = (len(source), 1 if as_grey else 3, image_size, image_size)
+    array = np.lib.format.open_memmap(target, "w+", np.uint8, shape)
+    for first in range(0, len(source), 1024):
+        some = source[first : first + 1024]  # (n, S, S, 3)
         if as_grey:
             # The weights of ITU-R BT.601, which Pillow uses for grey too.
-            some = (some @ np.array([0.299, 0.587, 0.114])).round()[..., None]
-        final[first : first + 1024] = np.moveaxis(some, 3, 1)
-    final.flush()
-    os.replace(folder / "images.npy", target)
+            some = (some @ np.array([0.299, 0.587, 0.114], np.float32)).round()[..., None]
+        array[first : first + 1024] = np.moveaxis(some, 3, 1)
+    array.flush()
 
 
 def to_images(pixels: Tensor) -> Tensor:
