@@ -94,9 +94,16 @@ class TrainConfig(Config):
     # the run
     device: str = option("auto", "cuda, cuda:1, mps, cpu; auto takes the best there is")
     minutes: float = option(0.0, "end cleanly after so much training; 0 is no limit", at_least=0)
+    sampler: str = option("ddim", "of the samples each epoch", choices=SAMPLERS)
+    steps: int = option(0, "of that sampler; 0 is 50 for ddim, all for ddpm", at_least=0)
     report_every: int = option(20, "steps between reports", at_least=1)
     disable_images: bool = option(False, "no sample and no denoising plot each epoch")
     disable_tensorboard: bool = option(False, "no TensorBoard log")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.steps > self.timesteps:
+            raise InputError(f"steps must be at most timesteps, {self.timesteps}, not {self.steps}")
 
 
 # What may differ between a run and its continuation: none of it changes what is learnt in a step.
@@ -105,6 +112,8 @@ FREE_ON_RESUME = {
     "workers",
     "device",
     "minutes",
+    "sampler",
+    "steps",
     "report_every",
     "disable_images",
     "disable_tensorboard",

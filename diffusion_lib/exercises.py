@@ -22,12 +22,12 @@ class Exercise:
     """A function to write, and how it goes wrong.
 
     answer: the right function.
-    mistakes: what to tell a learner whose function does the same as this one.
+    mistakes: wrong functions, and what to tell a learner whose function does the same.
     cases: the arguments to try.
     """
 
     answer: Callable
-    mistakes: dict[str, Callable]
+    mistakes: list[tuple[Callable, str]]
     cases: list[tuple[Any, ...]]
 
     def judge(self, function: Callable) -> str:
@@ -51,7 +51,7 @@ class Exercise:
                     )
         if agree(given, right):
             return CORRECT
-        for explanation, mistake in self.mistakes.items():
+        for mistake, explanation in self.mistakes:
             if agree(given, [mistake(*case) for case in self.cases]):
                 return f"Not yet: {explanation}"
         return f"Not yet: for the first case it gives {short(given[0])}, not {short(right[0])}."
@@ -73,7 +73,7 @@ def short(value: Any) -> str:
     return f"{numbers} ..." if value.numel() > 3 else numbers
 
 
-# ---- 01 forward process -------------------------------------------------------------------------
+# 01 The forward process
 
 _schedules = [NoiseSchedule("linear", 100), NoiseSchedule("cosine", 37)]
 _random = torch.Generator().manual_seed(0)
@@ -81,115 +81,141 @@ _x, _noise = torch.randn(2, 4, 3, 8, 8, generator=_random, dtype=torch.float64)
 
 _alpha_bars = Exercise(
     answer=lambda betas: torch.cumprod(1 - betas, 0),
-    mistakes={
-        "you multiplied the betas; what is left after a step is alpha = 1 - beta.": lambda betas: (
-            torch.cumprod(betas, 0)
+    mistakes=[
+        (
+            lambda betas: torch.cumprod(betas, 0),
+            "you multiplied the betas; what is left after a step is alpha = 1 - beta.",
         ),
-        "you added the alphas up; each step keeps a share of what the one before it kept, so "
-        "they multiply.": lambda betas: torch.cumsum(1 - betas, 0),
-        "these are the alphas: one step each. alpha_bar is all steps up to t together.": (
-            lambda betas: 1 - betas
+        (
+            lambda betas: torch.cumsum(1 - betas, 0),
+            "you added the alphas up; each step keeps a share of what the one before it kept, so "
+            "they multiply.",
         ),
-        "one minus the sum of the betas is close while they are few and small, but goes below 0; "
-        "multiply the alphas.": lambda betas: 1 - torch.cumsum(betas, 0),
-        "you start with 1, as if timestep 0 added no noise; in code alpha_bars[0] has the first "
-        "step behind it.": lambda betas: torch.cat(
-            [torch.ones_like(betas[:1]), torch.cumprod(1 - betas, 0)[:-1]]
+        (
+            lambda betas: 1 - betas,
+            "these are the alphas: one step each. alpha_bar is all steps up to t together.",
         ),
-        "that is sqrt(alpha_bar), the factor of the picture; alpha_bar itself is asked for.": (
-            lambda betas: torch.cumprod(1 - betas, 0).sqrt()
+        (
+            lambda betas: 1 - torch.cumsum(betas, 0),
+            "one minus the sum of the betas is close while they are few and small, but goes below "
+            "0; multiply the alphas.",
         ),
-        "that is 1 - alpha_bar, the variance of the noise; alpha_bar is what is left of the "
-        "picture.": lambda betas: 1 - torch.cumprod(1 - betas, 0),
-    },
+        (
+            lambda betas: torch.cumprod(1 - betas, 0) / (1 - betas),
+            "you start with 1, as if timestep 0 added no noise; in code alpha_bars[0] has the "
+            "first step behind it.",
+        ),
+        (
+            lambda betas: torch.cumprod(1 - betas, 0).sqrt(),
+            "that is sqrt(alpha_bar), the factor of the picture; alpha_bar itself is asked for.",
+        ),
+        (
+            lambda betas: 1 - torch.cumprod(1 - betas, 0),
+            "that is 1 - alpha_bar, the variance of the noise; alpha_bar is what is left of the "
+            "picture.",
+        ),
+    ],
     cases=[(schedule.betas,) for schedule in _schedules],
 )
 
 _recover_x0 = Exercise(
     answer=lambda x_t, noise, alpha_bar: (x_t - (1 - alpha_bar) ** 0.5 * noise) / alpha_bar**0.5,
-    mistakes={
-        "you subtracted the noise as it is; in x_t it is scaled by sqrt(1 - alpha_bar).": (
-            lambda x_t, noise, alpha_bar: (x_t - noise) / alpha_bar**0.5
+    mistakes=[
+        (
+            lambda x_t, noise, alpha_bar: (x_t - noise) / alpha_bar**0.5,
+            "you subtracted the noise as it is; in x_t it is scaled by sqrt(1 - alpha_bar).",
         ),
-        "1 - alpha_bar is the noise's variance; its factor is the root of that.": (
-            lambda x_t, noise, alpha_bar: (x_t - (1 - alpha_bar) * noise) / alpha_bar**0.5
+        (
+            lambda x_t, noise, alpha_bar: (x_t - (1 - alpha_bar) * noise) / alpha_bar**0.5,
+            "1 - alpha_bar is the noise's variance; its factor is the root of that.",
         ),
-        "the noise is gone, but the picture is still faded: divide by sqrt(alpha_bar).": (
-            lambda x_t, noise, alpha_bar: x_t - (1 - alpha_bar) ** 0.5 * noise
+        (
+            lambda x_t, noise, alpha_bar: x_t - (1 - alpha_bar) ** 0.5 * noise,
+            "the noise is gone, but the picture is still faded: divide by sqrt(alpha_bar).",
         ),
-        "you divided by alpha_bar; the picture was scaled by its root.": (
-            lambda x_t, noise, alpha_bar: (x_t - (1 - alpha_bar) ** 0.5 * noise) / alpha_bar
+        (
+            lambda x_t, noise, alpha_bar: (x_t - (1 - alpha_bar) ** 0.5 * noise) / alpha_bar,
+            "you divided by alpha_bar; the picture was scaled by its root.",
         ),
-        "you used variances for factors: both the noise's and the picture's need a root.": (
-            lambda x_t, noise, alpha_bar: (x_t - (1 - alpha_bar) * noise) / alpha_bar
+        (
+            lambda x_t, noise, alpha_bar: (x_t - (1 - alpha_bar) * noise) / alpha_bar,
+            "you used variances for factors: both the noise's and the picture's need a root.",
         ),
-        "only x_t is divided by sqrt(alpha_bar); the noise has to be as well: mind the brackets.": (
-            lambda x_t, noise, alpha_bar: x_t / alpha_bar**0.5 - (1 - alpha_bar) ** 0.5 * noise
+        (
+            lambda x_t, noise, alpha_bar: x_t / alpha_bar**0.5 - (1 - alpha_bar) ** 0.5 * noise,
+            "only x_t is divided by sqrt(alpha_bar); the noise has to be as well: mind the "
+            "brackets.",
         ),
-        "you added the noise once more; take it away.": (
-            lambda x_t, noise, alpha_bar: (x_t + (1 - alpha_bar) ** 0.5 * noise) / alpha_bar**0.5
+        (
+            lambda x_t, noise, alpha_bar: (x_t + (1 - alpha_bar) ** 0.5 * noise) / alpha_bar**0.5,
+            "you added the noise once more; take it away.",
         ),
-    },
+    ],
     cases=[(_x, _noise, alpha_bar) for alpha_bar in (0.9, 0.5, 0.1)],
 )
 
 _jump_on = Exercise(
-    answer=lambda x_s, noise, bar_s, bar_t: (
-        (bar_t / bar_s) ** 0.5 * x_s + (1 - bar_t / bar_s) ** 0.5 * noise
-    ),
-    mistakes={
-        "you jump as if from the clean picture; x_s has faded by sqrt(alpha_bar_s) already, so "
-        "only the ratio alpha_bar_t / alpha_bar_s is still to come.": (
-            lambda x_s, noise, bar_s, bar_t: bar_t**0.5 * x_s + (1 - bar_t) ** 0.5 * noise
+    answer=lambda x, noise, s, t: (t / s) ** 0.5 * x + (1 - t / s) ** 0.5 * noise,
+    mistakes=[
+        (
+            lambda x, noise, s, t: t**0.5 * x + (1 - t) ** 0.5 * noise,
+            "you jump as if from the clean picture; x_s has faded by sqrt(alpha_bar_s) already, "
+            "so only the ratio alpha_bar_t / alpha_bar_s is still to come.",
         ),
-        "the picture is right, but the noise is that of a jump from the clean picture: x_s brings "
-        "some noise of its own.": (
-            lambda x_s, noise, bar_s, bar_t: (
-                (bar_t / bar_s) ** 0.5 * x_s + (1 - bar_t) ** 0.5 * noise
-            )
+        (
+            lambda x, noise, s, t: (t / s) ** 0.5 * x + (1 - t) ** 0.5 * noise,
+            "the picture is right, but the noise is that of a jump from the clean picture: x_s "
+            "brings some noise of its own.",
         ),
-        "the noise in x_s fades on the way too, so the variances do not simply differ by "
-        "alpha_bar_s - alpha_bar_t.": (
-            lambda x_s, noise, bar_s, bar_t: (
-                (bar_t / bar_s) ** 0.5 * x_s + (bar_s - bar_t) ** 0.5 * noise
-            )
+        (
+            lambda x, noise, s, t: (t / s) ** 0.5 * x + (s - t) ** 0.5 * noise,
+            "the noise in x_s fades on the way too, so the variances do not simply differ by "
+            "alpha_bar_s - alpha_bar_t.",
         ),
-        "the ratio is upside down: alpha_bar falls, and the picture must fade.": (
-            lambda x_s, noise, bar_s, bar_t: (
-                (bar_s / bar_t) ** 0.5 * x_s + abs(1 - bar_s / bar_t) ** 0.5 * noise
-            )
+        (
+            lambda x, noise, s, t: (s / t) ** 0.5 * x + abs(1 - s / t) ** 0.5 * noise,
+            "the ratio is upside down: alpha_bar falls, and the picture must fade.",
         ),
-        "the ratio is a share of variance; the factors of picture and noise are roots.": (
-            lambda x_s, noise, bar_s, bar_t: (bar_t / bar_s) * x_s + (1 - bar_t / bar_s) * noise
+        (
+            lambda x, noise, s, t: (t / s) * x + (1 - t / s) * noise,
+            "the ratio is a share of variance; the factors of picture and noise are roots.",
         ),
-        "the picture is right; the factor of the noise wants a root.": (
-            lambda x_s, noise, bar_s, bar_t: (
-                (bar_t / bar_s) ** 0.5 * x_s + (1 - bar_t / bar_s) * noise
-            )
+        (
+            lambda x, noise, s, t: (t / s) ** 0.5 * x + (1 - t / s) * noise,
+            "the picture is right; the factor of the noise wants a root.",
         ),
-    },
+    ],
     cases=[(_x, _noise, 0.9, 0.5), (_x, _noise, 0.6, 0.1)],
 )
 
 
-def _first_where(condition: Tensor) -> int:
-    return int(condition.int().argmax())
+def _half_gone_at(alpha_bars: Tensor) -> int:
+    return int((alpha_bars < 0.5).nonzero()[0])
 
 
 _half_gone = Exercise(
-    answer=lambda alpha_bars: _first_where(alpha_bars < 0.5),
-    mistakes={
-        "that is the last timestep at which the picture is still stronger; the first at which the "
-        "noise is stronger comes after it.": lambda alpha_bars: _first_where(alpha_bars < 0.5) - 1,
-        "you count from 1, as the papers do; in code the first timestep is 0.": (
-            lambda alpha_bars: _first_where(alpha_bars < 0.5) + 1
+    answer=_half_gone_at,
+    mistakes=[
+        (
+            lambda alpha_bars: _half_gone_at(alpha_bars) - 1,
+            "that is the last timestep at which the picture is still stronger; the first at which "
+            "the noise is stronger comes after it.",
         ),
-        "you compared sqrt(alpha_bar) with 1/2; strength means variance here, so compare alpha_bar "
-        "with 1 - alpha_bar.": lambda alpha_bars: _first_where(alpha_bars.sqrt() < 0.5),
-        "that is half of T: the timestep in the middle. Find where alpha_bar falls below a half.": (
-            lambda alpha_bars: len(alpha_bars) // 2
+        (
+            lambda alpha_bars: _half_gone_at(alpha_bars) + 1,
+            "you count from 1, as the papers do; in code the first timestep is 0.",
         ),
-    },
+        (
+            lambda alpha_bars: _half_gone_at(alpha_bars.sqrt()),
+            "you compared sqrt(alpha_bar) with 1/2; strength means variance here, so compare "
+            "alpha_bar with 1 - alpha_bar.",
+        ),
+        (
+            lambda alpha_bars: len(alpha_bars) // 2,
+            "that is half of T: the timestep in the middle. Find where alpha_bar falls below a "
+            "half.",
+        ),
+    ],
     cases=[(NoiseSchedule(name, 1000).alpha_bars,) for name in ("linear", "cosine", "sigmoid")],
 )
 

@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from diffusion_lib.data import to_pixels
 from diffusion_lib.plots import denoising_strip, save_grid
-from diffusion_lib.samplers import ddim, initial_noise, usual_steps
+from diffusion_lib.samplers import SAMPLERS, initial_noise, step_generator, usual_steps
 from diffusion_lib.training import Report, Trainer
 
 AUTOSAVE = "autosave.pth"
@@ -57,9 +57,12 @@ def draw_samples(
     trainer: Trainer, file: str, folder: Path, log: SummaryWriter | None, count: int = 16
 ) -> None:
     """Sample from the averaged model: always from the same noise, so that epochs compare."""
-    noise = torch.stack(list(islice(initial_noise(trainer.average, trainer.config.seed), count)))
-    usual = usual_steps("ddim", trainer.config.timesteps)
-    steps = list(ddim(trainer.average, noise.to(trainer.device), usual))
+    config = trainer.config
+    noise = torch.stack(list(islice(initial_noise(trainer.average, config.seed), count)))
+    noise = noise.to(trainer.device)
+    number = config.steps or usual_steps(config.sampler, config.timesteps)
+    generator = step_generator(config.seed, trainer.device)
+    steps = list(SAMPLERS[config.sampler](trainer.average, noise, number, generator))
     (folder / "out").mkdir(parents=True, exist_ok=True)
     (folder / "plot").mkdir(parents=True, exist_ok=True)
     save_grid(steps[-1].x, folder / "out" / file)

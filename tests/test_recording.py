@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,7 @@ def test_tensorboard_shows_a_resumed_run_without_gap_or_overlap(tmp_path):
     first, second = (make_trainer(disable_tensorboard=False) for _ in range(2))
     for report in record(first, "mine", tmp_path):
         first.stopping = report.step == 3
+    time.sleep(1.1)  # TensorBoard orders files by the second in their names
     second.restore(load_file(tmp_path / "autosave.pth"))
     list(record(second, "mine", tmp_path))
     log = events(tmp_path / "runs" / "mine")
@@ -152,6 +154,7 @@ def test_tensorboard_shows_a_resumed_run_without_gap_or_overlap(tmp_path):
 def test_tensorboard_forgets_steps_that_were_lost(tmp_path):
     for _ in range(2):
         list(record(make_trainer(disable_tensorboard=False), "mine", tmp_path))
+        time.sleep(1.1)
     log = events(tmp_path / "runs" / "mine")
     assert [scalar.step for scalar in log.Scalars("loss")] == [1, 2, 3, 4]
 
