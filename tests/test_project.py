@@ -105,6 +105,16 @@ def test_an_installed_package_brings_the_bundled_sets(tmp_path):
     assert shapes == "[(4000, 3, 16, 16), (5000, 1, 16, 16), (1000, 1, 16, 16)]"
 
 
+def test_jupyterlab_has_widgets_and_paired_notebooks():
+    """What `make lab` opens: the extensions of ipywidgets and jupytext are there and switched on."""
+    result = subprocess.run(
+        [sys.executable, "-m", "jupyter", "labextension", "list"], capture_output=True, text=True
+    )
+    listed = re.sub("\x1b[^m]*m", "", result.stdout + result.stderr)
+    for extension in ("@jupyter-widgets/jupyterlab-manager", "jupyterlab-jupytext"):
+        assert re.search(rf"{extension} v\S+ enabled OK", listed), listed
+
+
 def test_ruff_finds_nothing():
     for command in (["check"], ["format", "--check"]):
         result = subprocess.run(
