@@ -106,7 +106,7 @@ def test_an_installed_package_brings_the_bundled_sets(tmp_path):
 
 
 def test_jupyterlab_has_widgets_and_paired_notebooks():
-    """What `make lab` opens: the extensions of ipywidgets and jupytext are there and switched on."""
+    """What `make lab` opens has the extensions of ipywidgets and jupytext, switched on."""
     result = subprocess.run(
         [sys.executable, "-m", "jupyter", "labextension", "list"], capture_output=True, text=True
     )
