@@ -1,5 +1,6 @@
 """Train a diffusion model on a folder of images: python -m diffusion_lib.train NAME PATH"""
 
+import glob
 import sys
 import warnings
 from pathlib import Path
@@ -92,10 +93,11 @@ def look_around(name: str, folder: Path, resume: bool, force: bool) -> dict:
         if run["name"] != name:
             raise InputError(f"{autosave} holds the run {run['name']!r}, not {name!r}")
         return checkpoint
-    if final.exists():
+    pictures = sorted((folder / "out").glob(f"{glob.escape(name)}_epoch_*.png"))
+    if final.exists() or pictures:
         raise InputError(
-            f"{final} exists already: choose another name, or say --resume to train it further, "
-            "or --force to replace it"
+            f"{final if final.exists() else pictures[0]} exists already: choose another name, or "
+            "say --resume to train it further, or --force to replace it"
         )
     if checkpoint and run["step"] < run["steps"]:
         raise InputError(

@@ -335,6 +335,15 @@ def test_an_existing_model_is_not_replaced(run, tmp_path):
     assert not (tmp_path / "autosave.pth").exists()
 
 
+def test_pictures_of_an_earlier_run_are_not_replaced(run, tmp_path):
+    picture = tmp_path / "out" / "mine_epoch_001.png"
+    picture.parent.mkdir()
+    picture.write_text("an earlier one")
+    assert_refused(run("mine"), "mine_epoch_001.png", "--force")
+    assert picture.read_text() == "an earlier one"
+    assert run("other").status == 0
+
+
 def test_force_replaces_a_model(run, tmp_path):
     (tmp_path / "mine.pth").write_bytes(b"precious")
     assert run("mine", "--force").status == 0
