@@ -106,7 +106,8 @@ class TrainConfig(Config):
             raise InputError(f"steps must be at most timesteps, {self.timesteps}, not {self.steps}")
 
 
-# What may differ between a run and its continuation: none of it changes what is learnt in a step.
+# What may differ between a run and its continuation. (Another number of epochs stretches the fall
+# of the learning rate; another kind of device draws other random numbers.)
 FREE_ON_RESUME = {
     "epochs",
     "workers",

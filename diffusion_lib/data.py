@@ -205,7 +205,8 @@ class BatchStream:
         pixels: uint8, shape (N, C, H, W).
         batch_size: B.
         seed: of the order.
-        device: where batches go. All pixels are kept there if they fit into half of its memory.
+        device: where batches go. On a GPU all pixels are kept there if half of what is free
+            holds them.
     """
 
     def __init__(self, pixels: Tensor, batch_size: int, seed: int, device: torch.device):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffusion_lib.config import PREDICTIONS
 from diffusion_lib.errors import InputError
 from diffusion_lib.files import first_line, load_file, save_file
 from diffusion_lib.original import OriginalUNet
@@ -15,7 +16,6 @@ from diffusion_lib.unet import UNet
 
 FORMAT = 1
 NETWORKS = {"unet": UNet, "original": OriginalUNet}
-PREDICTIONS = ("epsilon", "x0", "v")
 
 
 class Denoised(NamedTuple):
@@ -134,35 +134,30 @@ class GaussianDiffusion(nn.Module):
         Raises:
             InputError: no such file, not such a file, or one from a newer version.
         """
-        return cls.from_checkpoint(load_file(path), path).to(device)
-
-    @classmethod
-    def from_checkpoint(cls, checkpoint: dict, path: str | Path) -> "GaussianDiffusion":
-        """The model in a checkpoint that has been read already; path is for error messages."""
+        checkpoint = load_file(path)
+        if checkpoint.get("format", FORMAT) != FORMAT:
+            raise InputError(
+                f"{path} has format {checkpoint['format']}, newer than this version reads "
+                f"({FORMAT}): update Simple Diffusion"
+            )
         try:
-            if "model_state_dict" in checkpoint:
+            if "model_state_dict" in checkpoint:  # a file of the original
                 network = OriginalUNet(checkpoint["image_size"])
                 network.load_state_dict(checkpoint["model_state_dict"])
                 schedule = NoiseSchedule(
-                    checkpoint["schedule"],
-                    checkpoint["timesteps"],
-                    checkpoint["start"],
-                    checkpoint["end"],
+                    *(checkpoint[key] for key in ("schedule", "timesteps", "start", "end"))
                 )
-                return cls(network, schedule).eval()
-            if checkpoint["format"] > FORMAT:
-                raise InputError(
-                    f"{path} has format {checkpoint['format']}, newer than this version reads "
-                    f"({FORMAT}): update Simple Diffusion"
-                )
-            arguments = dict(checkpoint["network"])
-            network = NETWORKS[arguments.pop("kind")](**arguments)
-            network.load_state_dict(checkpoint["weights"])
-            schedule = NoiseSchedule(**checkpoint["schedule"])
-            return cls(network, schedule, checkpoint["prediction"]).eval()
+                prediction = "epsilon"
+            else:
+                arguments = dict(checkpoint["network"])
+                network = NETWORKS[arguments.pop("kind")](**arguments)
+                network.load_state_dict(checkpoint["weights"])
+                schedule = NoiseSchedule(**checkpoint["schedule"])
+                prediction = checkpoint["prediction"]
         except InputError:
             raise
         except Exception as error:  # a file can be wrong in more ways than can be listed
             raise InputError(
                 f"{path} does not hold a model of Simple Diffusion ({first_line(error)})"
             ) from error
+        return cls(network, schedule, prediction).to(device).eval()

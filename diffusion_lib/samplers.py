@@ -114,7 +114,6 @@ def ddim(
 
 
 SAMPLERS = {"ddpm": ddpm, "ddim": ddim}
-DEFAULT_STEPS = {"ddpm": None, "ddim": 50}
 
 
 def sample(diffusion: GaussianDiffusion, count: int, **settings) -> Tensor:

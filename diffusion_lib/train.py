@@ -85,7 +85,9 @@ def look_around(name: str, folder: Path, resume: bool, force: bool) -> dict:
     from diffusion_lib.recording import AUTOSAVE
 
     autosave, final = folder / AUTOSAVE, folder / f"{name}.pth"
-    if force and not resume:
+    if force and resume:
+        raise InputError("--resume goes on with a run and --force drops it: say only one of them")
+    if force:
         return {}
     checkpoint = load_file(autosave) if resume or autosave.exists() else {}
     run = {"name": None, "step": 0, "steps": 1} | checkpoint.get("training", {})

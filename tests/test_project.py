@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from diffusion_lib import config, samplers, schedules
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -73,6 +75,12 @@ def test_a_file_of_the_package_imports_only_from_floors_below():
         text = (ROOT / "diffusion_lib" / f"{name}.py").read_text()
         for imported in re.findall(r"from diffusion_lib\.(\w+) import", text):
             assert height[imported] < height[name], f"{name} imports {imported}"
+
+
+def test_the_names_on_the_command_line_are_those_of_the_functions():
+    """config.py repeats them, because importing the functions would make --help wait for torch."""
+    assert list(config.SCHEDULES) == list(schedules.SCHEDULES)
+    assert set(config.SAMPLERS) == set(samplers.SAMPLERS)
 
 
 def test_an_installed_package_brings_the_bundled_sets(tmp_path):

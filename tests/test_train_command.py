@@ -344,6 +344,13 @@ def test_pictures_of_an_earlier_run_are_not_replaced(run, tmp_path):
     assert run("other").status == 0
 
 
+def test_force_and_resume_contradict_each_other(run, tmp_path):
+    run("mine")
+    before = snapshot(tmp_path)
+    assert_refused(run("mine", "--force", "--resume"), "--resume", "--force")
+    assert snapshot(tmp_path) == before
+
+
 def test_force_replaces_a_model(run, tmp_path):
     (tmp_path / "mine.pth").write_bytes(b"precious")
     assert run("mine", "--force").status == 0

@@ -146,8 +146,8 @@ plots.image_strip(
 
 # %% [markdown]
 # *The mouth goes first, then the eyes; dark hair against a light background can be made out longest.
-# By t = 500 all is gone. Small, faint details drown long before large, strong shapes, because a large
-# shape is many pixels that agree.*
+# By t = 500 the eye finds nothing any more. Small, faint details drown long before large, strong
+# shapes, because a large shape is many pixels that agree.*
 #
 # ## What the chain does to a distribution
 #
@@ -585,9 +585,9 @@ print(f"linear schedule: t = {half_gone_solution(alpha_bars)} of {T}")
 # <details><summary>Two pictures are noised to t = 999 and you get one of the results. Can you tell
 # which picture it was?</summary>
 #
-# Hardly: √ᾱ is 0.006 there, so the two results differ by a bell curve's shift of well under a
-# hundredth of the noise in every pixel. Summed over 768 pixels there is a trace left, but only a
-# trace. That is the point: all pictures end in the same cloud.
+# Hardly: √ᾱ is 0.006 there, so even where one picture is black and the other white, the bell curve
+# of that pixel is shifted by about a hundredth of its width. Over all 768 pixels there is a trace
+# left, but only a trace. That is the point: all pictures end in the same cloud.
 # </details>
 #
 # <details><summary>Why is there no network in this chapter?</summary>
