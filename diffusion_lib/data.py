@@ -183,8 +183,8 @@ def write_array(rgb: Path, target: Path, image_size: int, as_grey: bool) -> None
 
 
 def to_images(pixels: Tensor) -> Tensor:
-    """Bytes 0..255 -> floats in [-1, 1], any shape."""
-    return pixels.float().div(127.5).sub(1)
+    """Bytes 0..255 -> floats in [-1, 1], any shape. Floats stay."""
+    return pixels.float().div(127.5).sub(1) if pixels.dtype == torch.uint8 else pixels
 
 
 def to_pixels(images: Tensor) -> Tensor:
@@ -202,7 +202,7 @@ class BatchStream:
     smaller than the others, and a run that stopped after k batches goes on with batch k.
 
     Args:
-        pixels: uint8, shape (N, C, H, W).
+        pixels: uint8 images, shape (N, C, H, W), or floats of any shape (N, ...), used as they are.
         batch_size: B.
         seed: of the order.
         device: where batches go. On a GPU all pixels are kept there if half of what is free
@@ -229,6 +229,6 @@ class BatchStream:
         )
 
     def batch(self, k: int) -> Tensor:
-        """Batch number k: float32 in [-1, 1], shape (B, C, H, W), on the device."""
+        """Batch number k: float32 in [-1, 1], shape (B, C, H, W) or (B, ...), on the device."""
         some = self.pixels[self.indices(k).to(self.pixels.device)]
         return to_images(some.to(self.device, non_blocking=True))

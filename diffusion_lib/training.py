@@ -72,7 +72,8 @@ class Trainer:
 
     Args:
         diffusion: what to train; it is moved to the device.
-        pixels: uint8 images, shape (N, C, H, W).
+        pixels: uint8 images, shape (N, C, H, W), or floats of any shape (N, ...): data that is no
+            images, such as points in the plane, about as large as noise.
         config: how.
 
     Attributes:
@@ -139,7 +140,7 @@ class Trainer:
             The loss, and the norm of its gradient: shape (), still on the device.
         """
         # 1. Images, and for each a random timestep and noise.
-        x0 = self.batches.batch(self.step)  # (B, C, H, W) in [-1, 1]
+        x0 = self.batches.batch(self.step)  # (B, C, H, W), in [-1, 1]
         # (The factor keeps seeds apart: a generator on the CPU reads 32 bits of its seed.)
         self.generator.manual_seed(self.config.seed * 2_654_435_761 + self.step)
         random = dict(device=self.device, generator=self.generator)

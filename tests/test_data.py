@@ -340,6 +340,11 @@ def test_writing_to_the_images_does_not_change_the_cache(images):
 # Values
 
 
+def test_floats_are_images_already():
+    floats = torch.tensor([-2.5, 0.25, 7.0])
+    assert to_images(floats) is floats
+
+
 def test_bytes_survive_the_way_to_images_and_back():
     every = torch.arange(256, dtype=torch.uint8)
     values = to_images(every)
