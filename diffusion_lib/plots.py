@@ -1,11 +1,12 @@
 """Pictures of images, schedules and runs. Every function returns a matplotlib Figure."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -27,6 +28,77 @@ class Picture(Figure):
         png = io.BytesIO()
         self.savefig(png, format="png", bbox_inches="tight")
         return png.getvalue()
+
+
+class Film:
+    """Pictures in a row, which a notebook shows moving (as an animated PNG), again and again.
+
+    Args:
+        frames: of one size.
+        seconds: how long it plays. The last frame then stands for a second and a half.
+    """
+
+    def __init__(self, frames: Sequence[Image.Image], seconds: float = 4.0):
+        # One palette for all frames: an animated PNG has only one.
+        rows = Image.new("RGB", (frames[0].width, frames[0].height * len(frames)))
+        for i, frame in enumerate(frames):
+            rows.paste(frame, (0, i * frame.height))
+        palette = rows.quantize(128, Image.Quantize.MEDIANCUT)
+        self.frames = [frame.quantize(palette=palette, dither=0) for frame in frames]
+        each = round(1000 * seconds / len(frames))
+        self.milliseconds = [each] * (len(frames) - 1) + [each + 1500]
+
+    def save(self, file: str | Path | io.BytesIO, format: str | None = None) -> None:
+        """Write the film; the name says whether as .gif or as animated .png."""
+        first, *others = self.frames
+        first.save(
+            file,
+            format,
+            save_all=True,
+            append_images=others,
+            duration=self.milliseconds,
+            loop=0,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Film of {len(self.frames)} frames>"
+
+    def _repr_png_(self) -> bytes:
+        png = io.BytesIO()
+        self.save(png, "png")
+        return png.getvalue()
+
+
+def film(
+    draw: Callable[..., None],
+    frames: Iterable,
+    figsize: tuple[float, float] = (4, 4),
+    columns: int = 1,
+    seconds: float = 4.0,
+) -> Film:
+    """A film of a plot: `draw(axes, frame)` is called for every frame, on empty axes.
+
+    Args:
+        draw: what to draw; with several columns it gets as many axes, in an array.
+        frames: what to draw it for, one after the other.
+        figsize: width and height in inches of 80 pixels.
+        columns: axes side by side.
+        seconds: how long it plays.
+    """
+    pictures = []
+    for frame in frames:
+        figure = Figure(figsize=figsize, dpi=80, layout="constrained")
+        axes = figure.subplots(1, columns)
+        draw(axes, frame)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
+    return Film(pictures, seconds)
+
+
+def image_film(frames: Sequence[Tensor], columns: int | None = None, seconds: float = 4.0) -> Film:
+    """A film of grids: each frame is a batch of images (N, C, H, W), in [-1, 1] or uint8."""
+    return Film([grid_image(images, columns) for images in frames], seconds)
 
 
 def as_array(image: Tensor) -> np.ndarray:
@@ -122,10 +194,14 @@ def save_image(image: Tensor, path: str | Path) -> None:
     Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array).save(path, quality=95)
 
 
-def save_grid(images: Tensor, path: str | Path, columns: int | None = None) -> None:
-    """Write images as one picture, pixel for pixel, small ones enlarged to at least 64 pixels."""
+def grid_image(images: Tensor, columns: int | None = None) -> Image.Image:
+    """Images (N, C, H, W) as one picture, small ones enlarged to at least 64 pixels."""
     columns = columns or max(1, round(len(images) ** 0.5))
     scale = -(-64 // images.shape[-1])  # rounded up
     large = to_pixels(images).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    grid = make_grid(large, nrow=columns, padding=2, pad_value=255)
-    Image.fromarray(as_array(grid)).save(path)
+    return Image.fromarray(as_array(make_grid(large, nrow=columns, padding=2, pad_value=255)))
+
+
+def save_grid(images: Tensor, path: str | Path, columns: int | None = None) -> None:
+    """Write images as one picture, small ones enlarged to at least 64 pixels."""
+    grid_image(images, columns).save(path)

@@ -13,7 +13,10 @@ from PIL import Image
 from diffusion_lib import GaussianDiffusion, NoiseSchedule, ddim
 from diffusion_lib.data import to_images
 from diffusion_lib.plots import (
+    Film,
     denoising_strip,
+    film,
+    image_film,
     image_grid,
     image_strip,
     loss_curve,
@@ -228,3 +231,59 @@ def test_small_images_of_a_saved_grid_are_enlarged_to_at_least_64_pixels(tmp_pat
     assert side % size == 0
     larger = np.kron(pixels[1, 0].numpy(), np.ones((side // size,) * 2, dtype=np.uint8))
     np.testing.assert_array_equal(picture[2:-2, side + 4 : -2], larger)
+
+
+# Films
+
+
+def frames_of(png: bytes) -> list[np.ndarray]:
+    """The frames of an animated PNG or GIF, each (H, W, 3)."""
+    animation = Image.open(BytesIO(png))
+    shown = []
+    for i in range(animation.n_frames):
+        animation.seek(i)
+        shown.append(np.array(animation.convert("RGB")))
+    return shown
+
+
+def test_a_film_shows_its_frames_in_order_and_for_as_long_as_it_was_told():
+    colours = ["red", "blue", "white", "black"]
+    made = Film([Image.new("RGB", (5, 4), colour) for colour in colours], seconds=2)
+    shown = frames_of(made._repr_png_())
+    assert [tuple(frame[0, 0]) for frame in shown] == [
+        (255, 0, 0),
+        (0, 0, 255),
+        (255, 255, 255),
+        (0, 0, 0),
+    ]
+    assert made.milliseconds == [500, 500, 500, 2000]
+    assert Image.open(BytesIO(made._repr_png_())).info["loop"] == 0
+
+
+@pytest.mark.parametrize("ending", ["gif", "png"])
+def test_a_film_is_saved_as_its_name_says(tmp_path, ending):
+    path = tmp_path / f"film.{ending}"
+    image_film([some_pixels(4) for _ in range(3)] + [some_pixels(4).flip(3)]).save(path)
+    with Image.open(path) as animation:
+        assert animation.format == ending.upper()
+        assert animation.is_animated
+
+
+def test_a_film_of_images_shows_every_batch():
+    white, black = torch.ones(4, 1, 8, 8), -torch.ones(4, 1, 8, 8)
+    first, last = frames_of(image_film([white, black], columns=2)._repr_png_())
+    assert first.min() == 255
+    assert np.median(last) == 0
+
+
+def test_a_film_of_a_plot_draws_each_frame_on_empty_axes():
+    seen = []
+
+    def draw(axes, frame):
+        seen.append((frame, [len(one.lines) for one in axes]))
+        axes[0].plot([0, 1], [0, frame])
+
+    made = film(draw, [1, 2, 3], figsize=(3, 2), columns=2)
+    assert seen == [(1, [0, 0]), (2, [0, 0]), (3, [0, 0])]
+    assert made.frames[0].size == (240, 160)
+    assert plt.get_fignums() == []
