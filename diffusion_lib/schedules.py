@@ -57,6 +57,8 @@ class NoiseSchedule:
         timesteps: T, at least 2.
         start, end: first and last beta, 0 < start <= end < 1 (the cosine schedule has neither and
             leaves them unused).
+        s: offset of the cosine schedule, 0 <= s < 1, unused by the others: without it the first
+            steps would add next to no noise.
 
     Attributes (float64, shape (T,), on the CPU):
         betas: variance of the noise that step t adds.
@@ -66,13 +68,18 @@ class NoiseSchedule:
         log_snr: its natural logarithm.
 
     Raises:
-        InputError: an unknown name, too small a T, betas outside (0, 1), or so much noise that
+        InputError: an unknown name, too small a T, betas or s out of range, or so much noise that
             alpha_bar falls below 1e-60 (the linear schedule does at about 13,800 timesteps, unless
             `end` is lowered).
     """
 
     def __init__(
-        self, name: str = "linear", timesteps: int = 1000, start: float = 1e-4, end: float = 0.02
+        self,
+        name: str = "linear",
+        timesteps: int = 1000,
+        start: float = 1e-4,
+        end: float = 0.02,
+        s: float = 0.008,
     ):
         if name not in SCHEDULES:
             raise InputError(f"no schedule is called {name!r}: choose from {', '.join(SCHEDULES)}")
@@ -80,11 +87,12 @@ class NoiseSchedule:
             raise InputError(f"a schedule needs at least 2 timesteps, not {timesteps}")
         if not 0 < start <= end < 1:
             raise InputError(f"betas must satisfy 0 < start <= end < 1, not {start} and {end}")
-        self.name, self.timesteps, self.start, self.end = name, timesteps, start, end
+        if not 0 <= s < 1:
+            raise InputError(f"the offset s of the cosine schedule must be 0 to 1, not {s}")
+        self.name, self.timesteps, self.start, self.end, self.s = name, timesteps, start, end, s
 
-        self.betas = (
-            cosine(timesteps) if name == "cosine" else SCHEDULES[name](timesteps, start, end)
-        )
+        shape = (s,) if name == "cosine" else (start, end)
+        self.betas = SCHEDULES[name](timesteps, *shape)
         self.alphas = 1 - self.betas
         self.alpha_bars = torch.cumprod(self.alphas, dim=0)
         if self.alpha_bars[-1] < 1e-60:
@@ -108,7 +116,7 @@ class NoiseSchedule:
     @property
     def arguments(self) -> dict:
         """What `NoiseSchedule(**arguments)` needs to make this schedule again."""
-        return dict(name=self.name, timesteps=self.timesteps, start=self.start, end=self.end)
+        return {key: getattr(self, key) for key in ("name", "timesteps", "start", "end", "s")}
 
     def at(self, table: str, t: Tensor, x: Tensor) -> Tensor:
         """The values of a table at timesteps t, ready to multiply x.

@@ -93,6 +93,14 @@ def test_the_last_cosine_beta_is_clipped_and_only_that_one(timesteps):
     assert (betas[:-1] < 0.999).all()
 
 
+def test_a_larger_offset_makes_the_first_cosine_steps_noisier():
+    """beta_1 = 1 - f(1/T) / f(0) with f(u) = cos^2((u + s) / (1 + s) pi / 2), written out."""
+    for s in (0.0, 0.008, 0.1):
+        f0, f1 = (math.cos((u + s) / (1 + s) * math.pi / 2) ** 2 for u in (0, 0.01))
+        assert NoiseSchedule("cosine", 100, s=s).betas[0].item() == pytest.approx(1 - f1 / f0)
+    assert torch.equal(NoiseSchedule("linear", 9, s=0.1).betas, NoiseSchedule("linear", 9).betas)
+
+
 def test_the_cosine_schedule_leaves_start_and_end_unused():
     changed = NoiseSchedule("cosine", 10, 0.2, 0.3).betas
     assert torch.equal(changed, NoiseSchedule("cosine", 10).betas)
@@ -125,6 +133,9 @@ def test_alphas_alpha_bars_and_snr_follow_from_betas(name):
         ("linear", 10, 1e-4, 1.0),
         ("linear", 10, math.nan, 0.02),
         ("linear", 10, 1e-4, math.nan),
+        ("cosine", 10, 1e-4, 0.02, -0.1),
+        ("cosine", 10, 1e-4, 0.02, 1.0),
+        ("cosine", 10, 1e-4, 0.02, math.nan),
         ("Linear", 10),
         ("", 10),
     ],
@@ -148,10 +159,11 @@ def test_a_schedule_that_rounds_the_signal_to_zero_is_refused(arguments):
 
 
 def test_arguments_make_the_same_schedule_again():
-    schedule = NoiseSchedule("sigmoid", 30, 0.01, 0.4)
-    again = NoiseSchedule(**schedule.arguments)
-    assert torch.equal(again.betas, schedule.betas)
-    assert again.arguments == dict(name="sigmoid", timesteps=30, start=0.01, end=0.4)
+    for schedule in (NoiseSchedule("sigmoid", 30, 0.01, 0.4), NoiseSchedule("cosine", 30, s=0.1)):
+        again = NoiseSchedule(**schedule.arguments)
+        assert torch.equal(again.betas, schedule.betas)
+        assert again.arguments == schedule.arguments
+    assert schedule.arguments == dict(name="cosine", timesteps=30, start=1e-4, end=0.02, s=0.1)
 
 
 @PROPERTY
