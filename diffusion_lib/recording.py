@@ -1,9 +1,6 @@
 """What a run leaves on disk: samples, denoising plots, a TensorBoard log, and checkpoints."""
 
-import signal
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -13,6 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 from diffusion_lib.data import to_pixels
 from diffusion_lib.plots import denoising_strip, save_grid
 from diffusion_lib.samplers import SAMPLERS, initial_noise, step_generator, usual_steps
+from diffusion_lib.stopping import stop_on_signals
 from diffusion_lib.training import Report, Trainer
 
 AUTOSAVE = "autosave.pth"
@@ -69,27 +67,3 @@ def draw_samples(
     denoising_strip(noise, steps).savefig(folder / "plot" / file)
     if log:
         log.add_images("samples", to_pixels(steps[-1].x), trainer.step)
-
-
-@contextmanager
-def stop_on_signals(trainer: Trainer) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM end the run cleanly, and a second one act as usual."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may change handlers
-        return
-    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
-
-    def stop(*_) -> None:
-        trainer.stopping = True
-        restore()
-
-    for number in usual:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        restore()

@@ -1,0 +1,32 @@
+"""Ctrl-C, the stop button of a notebook, and SIGTERM: how they end a run without harm."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from diffusion_lib.training import Trainer
+
+
+@contextmanager
+def stop_on_signals(trainer: Trainer) -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM end the run cleanly, and a second one act as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may change handlers
+        return
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+    def stop(*_) -> None:
+        trainer.stopping = True
+        restore()
+
+    for number in usual:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        restore()
