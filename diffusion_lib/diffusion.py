@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from diffusion_lib.config import PREDICTIONS
 from diffusion_lib.errors import InputError
 from diffusion_lib.files import first_line, load_file, save_file
+from diffusion_lib.image_files import bundled_file
 from diffusion_lib.original import OriginalUNet
 from diffusion_lib.schedules import NoiseSchedule
 from diffusion_lib.unet import UNet
 
 FORMAT = 1
+PRETRAINED = ("faces",)  # data/make_weights.py trains them
 NETWORKS = {"unet": UNet, "original": OriginalUNet}
 
 
@@ -131,9 +133,15 @@ class GaussianDiffusion(nn.Module):
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> "GaussianDiffusion":
         """Read a model written by `save`, or a `.pth` of the original Simple Diffusion.
 
+        Args:
+            path: of the file, or the name of a model that comes with the course: faces.
+            device: where to put it.
+
         Raises:
             InputError: no such file, not such a file, or one from a newer version.
         """
+        if str(path) in PRETRAINED and not Path(path).is_file():
+            path = bundled_file(f"{path}.pth")
         checkpoint = load_file(path)
         if checkpoint.get("format", FORMAT) != FORMAT:
             raise InputError(

@@ -11,7 +11,10 @@ from diffusion_lib.errors import InputError
 
 def build_parser() -> Parser:
     parser = Parser(prog="predict", description="Make new images with a trained model.")
-    parser.add_argument("MODEL", help="a .pth file of train, or of the original project")
+    parser.add_argument(
+        "MODEL",
+        help="a .pth of train or of the original project, or faces, a bundled model",
+    )
     parser.add_options(PredictConfig)
     return parser
 

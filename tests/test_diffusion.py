@@ -8,7 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from diffusion_lib import GaussianDiffusion, InputError, NoiseSchedule, OriginalUNet, UNet
+from diffusion_lib import (
+    GaussianDiffusion,
+    InputError,
+    NoiseSchedule,
+    OriginalUNet,
+    UNet,
+    load_images,
+)
+from diffusion_lib.data import to_images
+from diffusion_lib.diffusion import PRETRAINED
+from diffusion_lib.image_files import bundled_file
 
 PREDICTIONS = ("epsilon", "x0", "v")
 
@@ -178,6 +188,31 @@ def assert_refused(path, match=""):
         GaussianDiffusion.load(path)
     assert len(str(caught.value).splitlines()) == 1
     assert str(path) in str(caught.value)
+
+
+def test_the_model_that_comes_with_the_course_is_found_by_its_name_and_knows_portraits():
+    diffusion = GaussianDiffusion.load("faces")
+    assert diffusion.image_shape == (3, 16, 16)
+    x0 = to_images(load_images("faces", 16)[:64])
+    generator = torch.Generator().manual_seed(0)
+    t = torch.randint(1000, (64,), generator=generator)
+    noise = torch.randn(x0.shape, generator=generator)
+    with torch.no_grad():
+        loss = diffusion.loss(x0, t, noise)
+    assert loss < 0.2  # an untrained one has about 1
+
+
+def test_a_file_in_the_folder_goes_before_the_model_that_comes_with_the_course(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    small_model("x0").save("faces")
+    assert GaussianDiffusion.load("faces").prediction == "x0"
+
+
+def test_bundled_models_are_small():
+    for name in PRETRAINED:
+        assert bundled_file(f"{name}.pth").stat().st_size < 3_000_000
 
 
 def test_a_file_of_a_newer_version_is_refused_with_what_to_do(tmp_path):
