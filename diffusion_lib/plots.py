@@ -1,7 +1,7 @@
 """Pictures of images, schedules and runs. Every function returns a matplotlib Figure."""
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,8 @@ class Film:
         rows = Image.new("RGB", (frames[0].width, frames[0].height * len(frames)))
         for i, frame in enumerate(frames):
             rows.paste(frame, (0, i * frame.height))
-        palette = rows.quantize(128, Image.Quantize.MEDIANCUT)
+        palette = rows.quantize(127, Image.Quantize.MEDIANCUT)
+        palette.putpalette([*palette.getpalette()[: 3 * 127], 255, 255, 255])  # with pure white
         self.frames = [frame.quantize(palette=palette, dither=0) for frame in frames]
         each = round(1000 * seconds / len(frames))
         self.milliseconds = [each] * (len(frames) - 1) + [each + 1500]
@@ -127,6 +128,37 @@ def image_strip(images: Sequence[Tensor], labels: Sequence[str], title: str = ""
     ):
         axes.imshow(as_array(image), interpolation="nearest")
         axes.set_axis_off()
+        axes.set_title(label, fontsize=9)
+    figure.suptitle(title)
+    return figure
+
+
+def image_rows(
+    rows: Mapping[str, Sequence[Tensor]],
+    labels: Sequence[str] = (),
+    title: str = "",
+    notes: Mapping[str, Sequence[str]] | None = None,
+) -> Picture:
+    """Rows of images (C, H, W), each with its name before it, to be compared column by column.
+
+    Args:
+        rows: as many images in each.
+        labels: above the columns, if any.
+        title: above it all.
+        notes: for each row a word below each of its images.
+    """
+    columns = len(next(iter(rows.values())))
+    height = (1.3 if notes else 1.1) * len(rows) + 0.3 * bool(labels) + 0.3 * bool(title)
+    figure = Picture(figsize=(columns + 0.8, height), layout="constrained")
+    all_axes = figure.subplots(len(rows), columns, squeeze=False)
+    for row, (name, images) in zip(all_axes, rows.items(), strict=True):
+        for column, (axes, image) in enumerate(zip(row, images, strict=True)):
+            axes.imshow(as_array(image), interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            if notes:
+                axes.set_xlabel(notes[name][column], fontsize=8)
+        row[0].set_ylabel(name, fontsize=9)
+    for axes, label in zip(all_axes[0], labels, strict=bool(labels)):
         axes.set_title(label, fontsize=9)
     figure.suptitle(title)
     return figure

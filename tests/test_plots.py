@@ -18,6 +18,7 @@ from diffusion_lib.plots import (
     film,
     image_film,
     image_grid,
+    image_rows,
     image_strip,
     loss_curve,
     save_grid,
@@ -107,6 +108,26 @@ def test_a_strip_shows_each_image_under_its_label(convert, channels, count):
     for axes, image in zip(figure.axes, pixels, strict=True):
         np.testing.assert_array_equal(shown(axes), as_seen(image))
     assert_draws(figure)
+
+
+def test_rows_show_each_image_beside_its_name_and_under_its_label():
+    pixels = some_pixels(4)
+    rows = {"one": pixels[:2], "two": list(pixels[2:])}
+    figure = image_rows(rows, ["left", "right"], "both", {"one": ["a", "b"], "two": ["c", "d"]})
+    assert [axes.get_title() for axes in figure.axes] == ["left", "right", "", ""]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["one", "", "two", ""]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["a", "b", "c", "d"]
+    assert figure.get_suptitle() == "both"
+    for axes, image in zip(figure.axes, pixels, strict=True):
+        assert np.array_equal(axes.images[0].get_array(), as_seen(image))
+
+
+def test_rows_need_no_labels_but_one_for_each_column_if_any():
+    assert len(image_rows({"one": some_pixels(3)}).axes) == 3
+    with pytest.raises(ValueError):
+        image_rows({"one": some_pixels(3)}, ["left"])
+    with pytest.raises(ValueError):
+        image_rows({"one": some_pixels(3), "two": some_pixels(2)})
 
 
 def test_a_strip_with_too_few_labels_is_refused():
@@ -257,6 +278,17 @@ def test_a_film_shows_its_frames_in_order_and_for_as_long_as_it_was_told():
         (0, 0, 0),
     ]
     assert made.milliseconds == [500, 500, 500, 2000]
+
+
+def test_white_stays_white_in_a_film_of_many_colours():
+    noise = np.random.default_rng(0).integers(0, 250, (64, 64, 3), np.uint8)
+    noise[:8] = 255
+    (frame,) = frames_of(Film([Image.fromarray(noise)])._repr_png_())
+    assert (frame[:8] == 255).all()
+
+
+def test_a_film_plays_again_and_again():
+    made = Film([Image.new("RGB", (5, 4), colour) for colour in ("red", "blue")])
     assert Image.open(BytesIO(made._repr_png_())).info["loop"] == 0
 
 

@@ -1,81 +1,13 @@
-"""Checks that tell a learner what is wrong with an answer.
-
-An exercise knows the right answer and the mistakes that people make. A check runs the learner's
-function and these on the same inputs, and says which of them it agrees with.
-"""
+"""Exercises of page 01: the forward process."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffusion_lib.exercises.judge import Exercise
 from diffusion_lib.schedules import NoiseSchedule
 
-NOT_TRIED = "Not tried yet: put your answer in place of `raise NotImplementedError`."
-CORRECT = "Correct!"
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """A function to write, and how it goes wrong.
-
-    answer: the right function.
-    mistakes: wrong functions, and what to tell a learner whose function does the same.
-    cases: the arguments to try.
-    """
-
-    answer: Callable
-    mistakes: list[tuple[Callable, str]]
-    cases: list[tuple[Any, ...]]
-
-    def judge(self, function: Callable) -> str:
-        """One sentence on a learner's function: CORRECT, NOT_TRIED, or what is wrong."""
-        right = [self.answer(*case) for case in self.cases]
-        try:
-            given = [function(*case) for case in self.cases]
-        except NotImplementedError:
-            return NOT_TRIED
-        except Exception as error:  # whatever a first attempt does
-            return f"It stops with {type(error).__name__}: {error}"
-        if any(value is None for value in given):
-            return "It returns None: is there a `return` at its end?"
-        for value, wanted in zip(given, right, strict=True):
-            if isinstance(wanted, Tensor):
-                if not isinstance(value, Tensor):
-                    return f"It returns {type(value).__name__}: return a tensor."
-                if value.shape != wanted.shape:
-                    return (
-                        f"The shape is {tuple(value.shape)}, but should be {tuple(wanted.shape)}."
-                    )
-        if agree(given, right):
-            return CORRECT
-        for mistake, explanation in self.mistakes:
-            if agree(given, [mistake(*case) for case in self.cases]):
-                return f"Not yet: {explanation}"
-        return f"Not yet: for the first case it gives {short(given[0])}, not {short(right[0])}."
-
-
-def agree(some: list, others: list) -> bool:
-    """Whether all values are the same, up to rounding."""
-    return all(
-        torch.allclose(torch.as_tensor(a).double(), torch.as_tensor(b).double(), 1e-4, 1e-6)
-        for a, b in zip(some, others, strict=True)
-    )
-
-
-def short(value: Any) -> str:
-    """A value as a learner can read it: the first few numbers of a tensor."""
-    if not isinstance(value, Tensor):
-        return str(value)
-    numbers = ", ".join(f"{number:.3f}" for number in value.flatten()[:3].tolist())
-    return f"{numbers} ..." if value.numel() > 3 else numbers
-
-
-# 01 The forward process
-
-_schedules = [NoiseSchedule("linear", 100), NoiseSchedule("cosine", 37)]
 _random = torch.Generator().manual_seed(0)
 _x, _noise = torch.randn(2, 4, 3, 8, 8, generator=_random, dtype=torch.float64)
 
@@ -115,7 +47,7 @@ _alpha_bars = Exercise(
             "picture.",
         ),
     ],
-    cases=[(schedule.betas,) for schedule in _schedules],
+    cases=[(NoiseSchedule("linear", 100).betas,), (NoiseSchedule("cosine", 37).betas,)],
 )
 
 _recover_x0 = Exercise(

@@ -1,0 +1,60 @@
+"""Checks that tell a learner what is wrong with an answer: one file a page of the course."""
+
+from diffusion_lib.exercises.forward_process import (
+    check_alpha_bars,
+    check_half_gone,
+    check_jump_on,
+    check_recover_x0,
+)
+from diffusion_lib.exercises.sampling import (
+    check_leap,
+    check_paste_known,
+    check_redraw,
+    check_slerp,
+)
+from diffusion_lib.exercises.schedules import (
+    check_betas,
+    check_fewest_steps,
+    check_shift,
+    check_zero_terminal_snr,
+)
+from diffusion_lib.exercises.start_here import check_nearest, check_to_bytes
+from diffusion_lib.exercises.training import (
+    check_ema_update,
+    check_noise_from_v,
+    check_picture_weight,
+    check_simple_loss,
+)
+from diffusion_lib.exercises.unet import (
+    check_attend_rows,
+    check_channels_read,
+    check_later,
+    check_receptive_field,
+    check_space_to_depth,
+)
+
+__all__ = [
+    "check_alpha_bars",
+    "check_attend_rows",
+    "check_betas",
+    "check_channels_read",
+    "check_ema_update",
+    "check_fewest_steps",
+    "check_half_gone",
+    "check_jump_on",
+    "check_later",
+    "check_leap",
+    "check_nearest",
+    "check_noise_from_v",
+    "check_paste_known",
+    "check_picture_weight",
+    "check_receptive_field",
+    "check_recover_x0",
+    "check_redraw",
+    "check_shift",
+    "check_simple_loss",
+    "check_slerp",
+    "check_space_to_depth",
+    "check_to_bytes",
+    "check_zero_terminal_snr",
+]
