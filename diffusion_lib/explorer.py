@@ -32,6 +32,8 @@ from diffusion_lib.schedules import SCHEDULES, NoiseSchedule
 from diffusion_lib.stopping import stop_on_signals
 from diffusion_lib.training import Report, Trainer
 
+# Round numbers, because a slider with a logarithmic scale would turn 0.02 into 0.01995.
+BETAS = [float(f"{m}e{e}") for e in range(-6, 0) for m in (1, 1.5, 2, 3, 5, 7)] + [0.9]
 COLOURS = dict(zip(SCHEDULES, ("C0", "C1", "C2", "C3"), strict=True))  # always the same for a name
 
 
@@ -192,11 +194,9 @@ def schedule_explorer(pictures: Mapping[str, Tensor]) -> widgets.Widget:
     timesteps = widgets.SelectionSlider(
         options=[2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000], value=1000, description="T"
     )
-    start = widgets.FloatLogSlider(1e-4, min=-6, max=-1, step=0.05, description="start")
-    end = widgets.FloatLogSlider(0.02, min=-4, max=-0.05, step=0.05, description="end")
+    start = widgets.SelectionSlider(options=BETAS[:-3], value=1e-4, description="start")
+    end = widgets.SelectionSlider(options=BETAS[12:], value=0.02, description="end")
     s = widgets.FloatSlider(0.008, min=0, max=0.2, step=0.002, description="s (cosine)")
-    for slider in (start, end):
-        slider.readout_format = ".2g"
     s.readout_format = ".3f"
     t = widgets.FloatSlider(0.3, min=0, max=1, step=0.01, description="cursor t / T")
     name = widgets.Dropdown(options=list(pictures), description="picture")

@@ -119,8 +119,8 @@ def test_the_code_leaves_defaults_out():
     [
         (widgets.FloatSlider, "cursor t / T", 0.8),
         (widgets.SelectionSlider, "T", 50),
-        (widgets.FloatLogSlider, "start", 1e-3),
-        (widgets.FloatLogSlider, "end", 0.1),
+        (widgets.SelectionSlider, "start", 1e-3),
+        (widgets.SelectionSlider, "end", 0.1),
         (widgets.FloatSlider, "s (cosine)", 0.1),
         (widgets.ToggleButton, "sigmoid", True),
         (widgets.Dropdown, "picture", "grey"),
@@ -146,8 +146,8 @@ def test_settings_that_cannot_be_are_answered_in_words_and_the_picture_stays():
     box = schedule_explorer({"face": FACE})
     figure, words = inside(box, widgets.Image), inside(box, widgets.HTML)
     before = figure.value
-    inside(box, widgets.FloatLogSlider, "end").value = 1e-4
-    inside(box, widgets.FloatLogSlider, "start").value = 1e-2
+    inside(box, widgets.SelectionSlider, "end").value = 1e-3
+    inside(box, widgets.SelectionSlider, "start").value = 1e-2
     assert "start &lt;= end" in words.value and figure.value != before  # end alone was fine
     for name in ("linear", "cosine"):
         inside(box, widgets.ToggleButton, name).value = False
