@@ -8,6 +8,7 @@ knows, into the badge and the set-up cell of every script and notebook, and into
 
 import re
 import sys
+import time
 from pathlib import Path
 
 import jupytext
@@ -69,8 +70,9 @@ def main() -> None:
     scripts = [s for s in sorted(SCRIPTS.glob("*.py")) if not numbers or s.name[:2] in numbers]
     if task == "run":
         for script in scripts:
-            print(f"running {script.stem}", flush=True)
+            started = time.monotonic()
             nbformat.write(run(script), NOTEBOOKS / f"{script.stem}.ipynb")
+            print(f"{script.stem}: {time.monotonic() - started:.0f} s", flush=True)
     elif task == "address":
         for file in (*scripts, *NOTEBOOKS.glob("*.ipynb"), NOTEBOOKS.parent / "README.md"):
             file.write_text(stamp(file.read_text(), address()))

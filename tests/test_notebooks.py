@@ -90,6 +90,16 @@ def test_code_comes_in_small_pieces_between_prose(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, **by_name)
+def test_every_picture_has_a_caption(path):
+    """The prose below a picture begins with words in italics that say what is to be seen."""
+    cells = read(path).cells
+    for i, cell in enumerate(cells):
+        if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
+            below = next(other for other in cells[i + 1 :] if other.cell_type == "markdown")
+            assert re.match(r"\*[^*]", below.source), cell.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **by_name)
 def test_each_exercise_has_a_stub_a_check_and_a_folded_solution(path):
     cells = code_cells(read(path))
     stubs = [cell for cell in cells if "raise NotImplementedError" in cell.source]

@@ -30,7 +30,7 @@ if "google.colab" in sys.modules:
 import matplotlib.pyplot as plt
 import torch
 
-from diffusion_lib import NoiseSchedule, exercises, load_images, plots
+from diffusion_lib import NoiseSchedule, exercises, load_images, plots, toys
 from diffusion_lib.data import to_images
 
 torch.manual_seed(0)
@@ -53,8 +53,9 @@ print(tuple(x0.shape), f"from {x0.min():.0f} to {x0.max():.0f}")
 plots.image_grid(pixels[:32], columns=8, title="Thirty-two of the four thousand")
 
 # %% [markdown]
-# To a model each portrait is one point in a space of 3 · 16 · 16 = 768 dimensions. Almost every
-# point of that space is junk: television snow. The portraits lie on a thin, folded sheet in it.
+# *No two are alike, and all are portraits: a head in the middle, hair above, a shirt below.* To a
+# model each is one point in a space of 3 · 16 · 16 = 768 dimensions. Almost every point of that
+# space is junk: television snow. The portraits lie on a thin, folded sheet in it.
 # A diffusion model learns to walk from anywhere back to the sheet. But first, **which way leads
 # off it?** That is all this chapter does.
 
@@ -153,31 +154,38 @@ plots.image_strip(
 #
 # One picture becomes noise. What becomes of *all* pictures, of the folded sheet? We cannot draw 768
 # dimensions, but we can draw two. Let each point be a "picture" of two pixels, and let the sheet be
-# a spiral. Nothing in the method knows how many numbers a point has.
+# a spiral. Nothing in the method knows how many numbers a point has. (This spiral stays with us
+# through the course. In the plane a whole distribution can be drawn, and what a network should
+# learn can be computed exactly.)
 
 # %%
-way = torch.rand(3000)  # how far along the spiral each point lies, 0 to 1
-angle = 3 * torch.pi * (0.25 + 0.75 * way)
-spiral = angle[:, None] * torch.stack([angle.cos(), angle.sin()], 1) / 6  # (3000, 2)
-spiral = spiral + 0.03 * torch.randn_like(spiral)
-
-# %%
-points = spiral  # (3000, 2)
+spiral = toys.spiral()
+points, bell = spiral.draw(2000)  # (2000, 2), (2000,): where on the spiral each one began
 dissolving = [points]
 for t in range(T):
     points = one_step(points, betas[t])
     dissolving.append(points)  # dissolving[k]: after k steps
 
+
 # %%
-figure, all_axes = plt.subplots(
-    1, 5, figsize=(12, 3.3), sharex=True, sharey=True, layout="constrained"
-)
-for axes, k in zip(all_axes, [0, 50, 150, 300, 1000], strict=True):
-    axes.scatter(*dissolving[k].T, c=way, s=2, cmap="plasma")
+def draw(axes, k):
+    axes.scatter(*dissolving[k].T, c=bell, s=2, cmap="plasma")
     axes.set(title=f"after {k} steps", xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), aspect="equal")
-all_axes[0].set(xlabel="first number", ylabel="second number")
+    axes.set(xlabel="first number", ylabel="second number")
+
+
+figure, all_axes = plt.subplots(1, 5, figsize=(13, 3.1), layout="constrained")
+for axes, k in zip(all_axes, [0, 50, 150, 300, 1000], strict=True):
+    draw(axes, k)
 figure.suptitle("A spiral dissolves into a round cloud")
 plt.show()
+
+# %% [markdown]
+# *Five moments of a thousand steps.* The same as a film. Watch one colour: the points of one stretch
+# of the spiral first blur into their neighbours, then drift to the middle, then are everywhere.
+
+# %%
+plots.film(draw, [*range(0, 300, 15), *range(300, 1001, 100)])
 
 # %% [markdown]
 # *Colour marks where on the spiral a point began. At the end the colours are thoroughly mixed: the
