@@ -210,12 +210,14 @@ def schedule_curves(schedules: Iterable[NoiseSchedule]) -> Picture:
     return figure
 
 
-def loss_curve(reports: Sequence[Report]) -> Picture:
+def loss_curve(reports: Sequence[Report], title: str = "") -> Picture:
     """Loss over steps."""
     figure = Picture(figsize=(6, 3.2), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([report.step for report in reports], [report.loss for report in reports])
-    axes.set(xlabel="step", ylabel="loss (mean squared error)", yscale="log")
+    axes.set(title=title, xlabel="step", ylabel="loss (mean squared error)", yscale="log")
+    for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        formatter("{x:g}")  # 0.2, where matplotlib would write 2 x 10^-1
     axes.grid(alpha=0.3, which="both")
     return figure
 
