@@ -67,6 +67,8 @@ def test_nothing_in_the_file_differs_from_one_run_to_the_next(path, build):
     nbformat.validate(notebook)
     assert notebook.metadata == build.METADATA
     assert not [cell for cell in notebook.cells if "execution" in cell.metadata]
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    assert not [output for output in outputs if build.WIDGET in output.get("data", {})]
     assert path.stat().st_size < 3_000_000
 
 
