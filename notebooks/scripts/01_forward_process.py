@@ -11,9 +11,9 @@
 # |---|---|
 # | You need | tensors in PyTorch; mean, variance and the bell curve of the normal distribution |
 # | You get | the half of a diffusion model that needs no training, and what the other half must learn |
-# | It runs in | about fifteen seconds on two CPU cores; a GPU would not help, for there is nothing to train yet |
+# | It runs in | about ten seconds on two CPU cores; a GPU would not help, for there is nothing to train yet |
 #
-# The chapter follows Ho, Jain and Abbeel (2020), *Denoising Diffusion Probabilistic Models*,
+# The page follows Ho, Jain and Abbeel (2020), *Denoising Diffusion Probabilistic Models*,
 # [arXiv 2006.11239](https://arxiv.org/abs/2006.11239). "Eq. 4" means equation 4 there.
 
 # %%
@@ -57,7 +57,7 @@ plots.image_grid(pixels[:32], columns=8, title="Thirty-two of the four thousand"
 # model each is one point in a space of 3 · 16 · 16 = 768 dimensions. Almost every point of that
 # space is junk: television snow. The portraits lie on a thin, folded sheet in it.
 # A diffusion model learns to walk from anywhere back to the sheet. But first, **which way leads
-# off it?** That is all this chapter does.
+# off it?** That is all this page does.
 
 # %% [markdown]
 # ## One small step
@@ -146,9 +146,9 @@ plots.image_strip(
 )
 
 # %% [markdown]
-# *The mouth goes first, then the eyes; dark hair against a light background can be made out longest.
-# By t = 500 the eye finds nothing any more. Small, faint details drown long before large, strong
-# shapes, because a large shape is many pixels that agree.*
+# *The mouth goes first, then the eyes; dark hair against a light background can be made out
+# longest. By t = 500 the eye finds nothing any more. Small, faint details drown long before large,
+# strong shapes, because a large shape is many pixels that agree.*
 #
 # ## What the chain does to a distribution
 #
@@ -181,8 +181,9 @@ figure.suptitle("A spiral dissolves into a round cloud")
 plt.show()
 
 # %% [markdown]
-# *Five moments of a thousand steps.* The same as a film. Watch one colour: the points of one stretch
-# of the spiral first blur into their neighbours, then drift to the middle, then are everywhere.
+# *Five moments of a thousand steps.* The same as a film. Watch one colour: the points of one
+# stretch of the spiral first blur into their neighbours, then drift to the middle, then are
+# everywhere.
 
 # %%
 plots.film(draw, [*range(0, 300, 15), *range(300, 1001, 100)])
@@ -194,8 +195,8 @@ plots.film(draw, [*range(0, 300, 15), *range(300, 1001, 100)])
 # %% [markdown]
 # ## All the steps in one jump
 #
-# Training will need a picture at a random timestep, millions of times. Must we walk there each time?
-# Write $\alpha_t = 1 - \beta_t$ and put two steps into one another:
+# Training will need a picture at a random timestep, millions of times. Must we walk there each
+# time? Write $\alpha_t = 1 - \beta_t$ and put two steps into one another:
 #
 # $$x_2 = \sqrt{\alpha_2}\,x_1 + \sqrt{1-\alpha_2}\,\epsilon_2
 #       = \sqrt{\alpha_2\alpha_1}\,x_0
@@ -296,8 +297,8 @@ for steps in [1000, 300, 100, 30]:
     print(f"T = {steps:4d}: {torch.cumprod(1 - fewer, 0)[-1].sqrt():6.1%} of the picture is left")
 
 # %% [markdown]
-# A picture's trace in a single $x_T$ is hard to see, but there is a trick: average many $x_T$ of the
-# same picture. The noise cancels out, and what is left of the picture does not.
+# A picture's trace in a single $x_T$ is hard to see, but there is a trick: average many $x_T$ of
+# the same picture. The noise cancels out, and what is left of the picture does not.
 
 # %%
 portrait = x0[0]  # (3, 16, 16)
@@ -318,8 +319,8 @@ plots.image_strip(
 )
 
 # %% [markdown]
-# *With T = 30, 100 and even 300 the portrait shines through. A model that is trained on such $x_T$ and
-# then started from pure noise is asked about pictures that it never saw.*
+# *With T = 30, 100 and even 300 the portrait shines through. A model that is trained on such $x_T$
+# and then started from pure noise is asked about pictures that it never saw.*
 #
 # Fewer steps must be larger steps. If T shrinks by ten, ten times the betas do it:
 
@@ -425,8 +426,8 @@ plt.show()
 #
 # ## The way back, for someone who knows the answer
 #
-# So let us go all the way: start from pure noise, and at every timestep draw from the posterior, with
-# the true $x_0$ in our hand.
+# So let us go all the way: start from pure noise, and at every timestep draw from the posterior,
+# with the true $x_0$ in our hand.
 
 # %%
 truth = x0[:1].double()  # (1, 3, 16, 16)
@@ -448,8 +449,8 @@ plots.image_strip(
 )
 
 # %% [markdown]
-# *This is sampling, exactly as chapter 05 will do it. The only cheat is `truth`.* A network will
-# take its place: it looks at $x_t$ and guesses $x_0$ (or, what comes to the same, guesses the noise).
+# *This is sampling, exactly as page 05 will do it. The only cheat is `truth`.* A network will take
+# its place: it looks at $x_t$ and guesses $x_0$ (or, what comes to the same, guesses the noise).
 # Everything that is learnt in a diffusion model is this one guess.
 
 # %% [markdown]
@@ -477,7 +478,7 @@ for i in range(4):
 print("add_noise and posterior agree with what you built.")
 
 # %% [markdown]
-# It knows other schedules than the straight line. The next chapter asks which is best.
+# It knows other schedules than the straight line. The next page asks which is best.
 
 # %%
 plots.schedule_curves([NoiseSchedule("linear"), NoiseSchedule("cosine")])
@@ -559,7 +560,8 @@ def jump_on_solution(x_s, noise, alpha_bar_s, alpha_bar_t):
 exercises.check_jump_on(jump_on_solution)
 
 # %% [markdown]
-# **4. Half gone.** At which timestep does the noise first become stronger than the picture, that is,
+# **4. Half gone.** At which timestep does the noise first become stronger than the picture, that
+# is,
 # $1-\bar\alpha_t > \bar\alpha_t$? Guess from the strip above before you compute it.
 
 
@@ -598,7 +600,7 @@ print(f"linear schedule: t = {half_gone_solution(alpha_bars)} of {T}")
 # left, but only a trace. That is the point: all pictures end in the same cloud.
 # </details>
 #
-# <details><summary>Why is there no network in this chapter?</summary>
+# <details><summary>Why is there no network on this page?</summary>
 #
 # Adding noise needs nothing but the schedule, and undoing a step needs only $x_0$ besides. What is
 # missing is $x_0$ itself, when only $x_t$ is given. Guessing it is the network's whole task.

@@ -329,7 +329,7 @@ plt.show()
 #
 # If it is one and the same process, a perfect network must draw the same from the same noise,
 # whatever the schedule. On the spiral we have one: `toys.IdealNetwork` computes the best possible
-# guess. Borrow a sampler from chapter 05 (`ddim`, which adds no noise of its own) and see where it
+# guess. Borrow a sampler from page 05 (`ddim`, which adds no noise of its own) and see where it
 # leads.
 
 

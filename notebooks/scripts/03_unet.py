@@ -9,9 +9,9 @@
 #
 # |  |  |
 # |---|---|
-# | You need | chapter 01; what a convolution does, and how a network is trained in PyTorch |
+# | You need | page 01; what a convolution does, and how a network is trained in PyTorch |
 # | You get | a U-Net of your own, and a check that finds its mistakes before a long training does |
-# | It runs in | about a minute on two CPU cores; it takes a GPU when there is one |
+# | It runs in | about forty seconds on two CPU cores; it takes a GPU when there is one |
 #
 # The U is from Ronneberger, Fischer and Brox (2015), *U-Net*,
 # [arXiv 1505.04597](https://arxiv.org/abs/1505.04597); what diffusion put into it from Ho, Jain and
@@ -50,7 +50,7 @@ STEPS = 120  # of each of the eight little trainings: fewer is faster, but tells
 # %% [markdown]
 # ## What the network is asked
 #
-# Chapter 01 left one thing open: given $x_t$ and $t$, what is the picture underneath? Or, what
+# Page 01 left one thing open: given $x_t$ and $t$, what is the picture underneath? Or, what
 # comes to the same, what is the noise? The network $\epsilon_\theta$ is shown noisy pictures and
 # trained to make the squared error of its guess small (Ho et al. 2020, eq. 14):
 #
@@ -895,7 +895,7 @@ measured = {}
 for name, (side, width, make) in contenders.items():
     with torch.device("meta"):  # shapes only: nothing is computed, nothing is stored
         network, inputs = make(width), (torch.zeros(1, 3, side, side), torch.zeros(1))
-    with sdpa_kernel(SDPBackend.MATH):  # attention step by step, as in this chapter
+    with sdpa_kernel(SDPBackend.MATH):  # attention step by step, as on this page
         million = sum(weight.numel() for weight in network.parameters()) / 1e6
         gigaflop = flops(network, *inputs) / 1e9
         measured[name] = million, gigaflop, megabytes_kept(network, *inputs), reach(make(8))
@@ -1015,7 +1015,7 @@ assert twice and near
 # Before a long training, give the network one small batch, again and again. A network that cannot
 # even learn sixteen answers by heart is broken. And a batch of your own making can ask a **trick
 # question**: show *the same* noisy picture four times, and claim a different timestep each time.
-# Eq. 4 of chapter 01, solved for the noise, has a different answer for each:
+# Eq. 4 of page 01, solved for the noise, has a different answer for each:
 #
 # $$\epsilon = \frac{x_t - \sqrt{\bar\alpha_t}\,x_0}{\sqrt{1-\bar\alpha_t}}$$
 

@@ -11,13 +11,13 @@
 # |---|---|
 # | You need | pages 01 (the posterior) and 04 (what a network is trained to guess) |
 # | You get | both classic samplers, written by your own hand; and what a sampler is good for besides making samples |
-# | It runs in | about a minute and a half on two CPU cores; it takes a GPU when there is one |
+# | It runs in | about a minute on two CPU cores; it takes a GPU when there is one |
 #
 # The page follows Ho, Jain and Abbeel (2020), *Denoising Diffusion Probabilistic Models*,
 # [arXiv 2006.11239](https://arxiv.org/abs/2006.11239), and Song, Meng and Ermon (2021), *Denoising
 # Diffusion Implicit Models*, [arXiv 2010.02502](https://arxiv.org/abs/2010.02502). The exercises
-# borrow from Meng et al. (2022), *SDEdit*, [arXiv 2108.01073](https://arxiv.org/abs/2108.01073), and
-# Lugmayr et al. (2022), *RePaint*, [arXiv 2201.09865](https://arxiv.org/abs/2201.09865).
+# borrow from Meng et al. (2022), *SDEdit*, [arXiv 2108.01073](https://arxiv.org/abs/2108.01073),
+# and Lugmayr et al. (2022), *RePaint*, [arXiv 2201.09865](https://arxiv.org/abs/2201.09865).
 
 # %%
 # On Colab this installs the course's package beside Colab's own torch. Elsewhere it does nothing.
@@ -227,7 +227,8 @@ plots.image_film([torch.cat([step.x, step.x0]) for step in kept], columns=FACES,
 #
 # at each timestep, however the timesteps hang together. How could they? Someone gives us
 # $x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\epsilon$, and we want an $x_s$ of an
-# earlier timestep $s$. Its picture must be $\sqrt{\bar\alpha_s}\,x_0$, and its noise must have the variance
+# earlier timestep $s$. Its picture must be $\sqrt{\bar\alpha_s}\,x_0$, and its noise must have the
+# variance
 # $1-\bar\alpha_s$. Nobody says that the noise must be new! Take some of the old $\epsilon$ and some
 # fresh $z$ (Song et al., eq. 7; their $\alpha$ is our $\bar\alpha$):
 #
@@ -511,8 +512,8 @@ def distance(points):
 
 
 # %% [markdown]
-# For portraits we have no such yardstick yet (page 06 is about that). But without dice each noise
-# has its own portrait, so we can ask how far a quick one is from one that took 200 steps.
+# For portraits we have no such yardstick. But without dice each noise has its own portrait, so we
+# can ask how far a quick one is from one that took 200 steps.
 
 # %%
 quick = {}
@@ -669,8 +670,9 @@ for step in ddim(diffusion, x_T, steps=50):
 plots.image_grid(step.x0, columns=FACES, title=f"Stopped at t = {step.t}")
 
 # %% [markdown]
-# *Six steps in: shades of the mean face, and already eight different ones.* `sample` is for those who
-# only want pictures: it draws the noise, runs a sampler in batches, and returns them. The same seed gives the same portraits.
+# *Six steps in: shades of the mean face, and already eight different ones.* `sample` is for those
+# who only want pictures: it draws the noise, runs a sampler in batches, and returns them. The same
+# seed gives the same portraits.
 
 # %%
 portraits = sample(diffusion, 32, steps=20, seed=1)  # (32, 3, 16, 16), -1 to 1
@@ -678,9 +680,9 @@ assert torch.allclose(portraits, sample(diffusion, 32, steps=20, seed=1), atol=1
 plots.image_grid(portraits, columns=16)
 
 # %% [markdown]
-# *Thirty-two portraits that nobody has drawn.* (Or are they learnt by heart? Page 06 will ask.) The
-# command line does the same, and writes files:
-# `python -m diffusion_lib.predict MODEL`, where MODEL is a file from training, or `faces`.
+# *Thirty-two portraits that nobody has drawn.* (Or are they learnt by heart? Page 00 looked for
+# copies.) The command line does the same, and writes files: `python -m diffusion_lib.predict
+# MODEL`, where MODEL is a file from training, or `faces`.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
@@ -996,4 +998,5 @@ plots.image_rows(
 #   two on the sphere. And a few dozen steps do.
 # - The same loop, begun late, finishes sketches; with the known part pasted in, it fills holes.
 #
-# **Next:** 06 asks whether the portraits are any good, and how you would know.
+# **Next:** train on pictures of your own. `python -m diffusion_lib.train NAME PATH` is the
+# loop of page 04 with all the trimmings, and the README says what it can do.
