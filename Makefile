@@ -3,18 +3,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help lab test demo notebooks address clean
+.PHONY: help lab test demo notebooks weights address clean
 
 help:
 	@echo "make lab        open the course in JupyterLab"
 	@echo "make test       run every test and every notebook"
 	@echo "make demo       train on bundled portraits for two minutes, and draw new ones"
 	@echo "make notebooks  run all pages again from their scripts and store what they show"
+	@echo "make weights    train the bundled model again (about twenty minutes)"
 	@echo "make address    stamp the repository's address, as pyproject.toml has it, into the pages"
 	@echo "make clean      remove .venv and caches; pictures and models stay"
 
 lab: $(READY)
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/01_forward_process.ipynb
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 test: $(READY)
 	$(BIN)/pytest --nbval
@@ -28,6 +29,9 @@ demo: $(READY)
 
 notebooks: $(READY)
 	$(BIN)/python notebooks/build.py run
+
+weights: $(READY)
+	$(BIN)/python data/make_weights.py
 
 address: $(READY)
 	$(BIN)/python notebooks/build.py address

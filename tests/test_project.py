@@ -60,21 +60,23 @@ def test_a_file_of_the_package_imports_only_from_floors_below():
         {"errors"},
         {"config", "files"},
         {"schedules", "unet", "image_files"},
-        {"original", "data"},
+        {"original", "data", "toys"},
         {"diffusion"},
         {"samplers"},
         {"training"},
-        {"plots", "exercises"},
-        {"recording"},
-        {"cli", "train", "predict", "benchmark"},
+        {"plots", "stopping", "exercises"},
+        {"recording", "explorer"},
+        {"environment", "cli", "train", "predict", "benchmark"},
     ]
     height = {name: i for i, floor in enumerate(floors) for name in floor}
-    files = {path.stem for path in (ROOT / "diffusion_lib").glob("*.py")} - {"__init__"}
-    assert files == set(height)
-    for name in files - {"train", "predict", "benchmark"}:
-        text = (ROOT / "diffusion_lib" / f"{name}.py").read_text()
-        for imported in re.findall(r"from diffusion_lib\.(\w+) import", text):
-            assert height[imported] < height[name], f"{name} imports {imported}"
+    rooms = {}
+    for path in (ROOT / "diffusion_lib").rglob("*.py"):
+        room = path.relative_to(ROOT / "diffusion_lib").with_suffix("").parts[0]
+        rooms[room] = rooms.get(room, "") + path.read_text()
+    assert set(rooms) - {"__init__"} == set(height)
+    for name in set(height) - {"train", "predict", "benchmark"}:
+        imported = set(re.findall(r"from diffusion_lib\.(\w+)[\w.]* import", rooms[name])) - {name}
+        assert all(height[other] < height[name] for other in imported), f"{name}: {imported}"
 
 
 def test_the_names_on_the_command_line_are_those_of_the_functions():
@@ -83,8 +85,8 @@ def test_the_names_on_the_command_line_are_those_of_the_functions():
     assert set(config.SAMPLERS) == set(samplers.SAMPLERS)
 
 
-def test_an_installed_package_brings_the_bundled_sets(tmp_path):
-    """Builds the wheel that `pip install git+...` would, and reads a set out of it."""
+def test_an_installed_package_brings_the_bundled_sets_and_models(tmp_path):
+    """Builds the wheel that `pip install git+...` would, and reads them out of it."""
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path],
         cwd=ROOT,
@@ -98,7 +100,8 @@ def test_an_installed_package_brings_the_bundled_sets(tmp_path):
     assert names == {"diffusion_lib", f"simple_diffusion-{PROJECT['version']}.dist-info"}
     program = (
         "import diffusion_lib as d; print(d.__file__);"
-        "print([tuple(d.load_images(name, 16).shape) for name in ('faces', 'digits', 'brains')])"
+        "print([tuple(d.load_images(name, 16).shape) for name in ('faces', 'digits', 'brains')]);"
+        "print(d.GaussianDiffusion.load('faces').image_shape)"
     )
     result = subprocess.run(
         [sys.executable, "-c", program],
@@ -108,9 +111,10 @@ def test_an_installed_package_brings_the_bundled_sets(tmp_path):
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    where, shapes = result.stdout.splitlines()
+    where, shapes, image_shape = result.stdout.splitlines()
     assert where.startswith(str(tmp_path / "installed"))
     assert shapes == "[(4000, 3, 16, 16), (5000, 1, 16, 16), (1000, 1, 16, 16)]"
+    assert image_shape == "(3, 16, 16)"
 
 
 def test_jupyterlab_has_widgets_and_paired_notebooks():
