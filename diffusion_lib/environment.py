@@ -22,7 +22,7 @@ PACKAGES = {
     "numpy": "",
     "pillow": "10.3",
     "matplotlib": "",
-    "ipywidgets": "8",
+    "ipywidgets": "7.7",
     "tensorboard": "",
     "tqdm": "",
 }

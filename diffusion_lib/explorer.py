@@ -1,7 +1,8 @@
 """Widgets for the notebooks: schedule explorer, denoising scrubber, live view of a training run.
 
 What they show is made by plain functions, as PNG bytes for one `widgets.Image`: replacing its value
-redraws without flicker, in JupyterLab, Notebook 7 and Colab, and needs no extension but ipywidgets.
+redraws without flicker, in JupyterLab, Notebook 7 and Colab, and needs no extension but ipywidgets
+(8, or 7.7, which Colab has).
 """
 
 import io
@@ -218,14 +219,14 @@ def schedule_explorer(pictures: Mapping[str, Tensor]) -> widgets.Widget:
         words.value = f"<pre>{escape(schedule_code(names, **settings))}</pre>"
 
     def add(_) -> None:
-        for file in upload.value:
-            square = read_uploaded(bytes(file["content"]))
+        for title, content in uploaded_files(upload.value):
+            square = read_uploaded(content)
             if square is None:
-                words.value = f"<b>{escape(file['name'])} is no image that can be read</b>"
+                words.value = f"<b>{escape(title)} is no image that can be read</b>"
             else:
-                pictures[file["name"]] = square
+                pictures[title] = square
                 name.options = list(pictures)
-                name.value = file["name"]
+                name.value = title
 
     for control in (*chosen, timesteps, start, end, s, t, name):
         control.observe(redraw, "value")
@@ -237,6 +238,16 @@ def schedule_explorer(pictures: Mapping[str, Tensor]) -> widgets.Widget:
         widgets.VBox([name, upload]),
     ]
     return widgets.VBox([widgets.HBox(columns), figure, words])
+
+
+def uploaded_files(value: Sequence[dict] | Mapping[str, dict]) -> list[tuple[str, bytes]]:
+    """Names and contents from the value of a `FileUpload`.
+
+    A sequence of {"name", "content"} in ipywidgets 8; {name: {"content"}} in 7, which Colab has.
+    """
+    if isinstance(value, Mapping):
+        return [(name, bytes(file["content"])) for name, file in value.items()]
+    return [(file["name"], bytes(file["content"])) for file in value]
 
 
 def read_uploaded(content: bytes, image_size: int = 64) -> Tensor | None:

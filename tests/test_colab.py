@@ -1,5 +1,6 @@
 """The way of a page on Colab, rehearsed: a fresh Python that has torch and the like but not this
-package, a `google.colab` that is already imported, and nothing of the repository but its address.
+package, the ipywidgets 7.7.1 that Colab has, a `google.colab` that is already imported, and nothing
+of the repository but its address.
 """
 
 import json
@@ -25,6 +26,25 @@ def git(*arguments: object) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+WIDGETS = """
+import io
+import ipywidgets, torch
+from PIL import Image
+from diffusion_lib import GaussianDiffusion, ddim, environment, explorer, load_images
+assert ipywidgets.__version__ == "7.7.1"
+print(environment.problems())
+box = explorer.schedule_explorer({"face": load_images("faces", 16)[0]})
+controls, figure, words = box.children
+before, jpeg = figure.value, io.BytesIO()
+Image.new("RGB", (90, 60), "green").save(jpeg, "jpeg")
+controls.children[2].children[1].value = {"mine.jpg": {"metadata": {}, "content": jpeg.getvalue()}}
+print(controls.children[2].children[0].value, figure.value != before)
+noise = torch.randn(1, 3, 16, 16)
+steps = list(ddim(GaussianDiffusion.load("faces"), noise, 2))
+print(explorer.denoising_scrubber(noise, steps).children[0].children[1].max)
+"""
+
+
 @pytest.fixture
 def bare_clone(tmp_path) -> Path:
     """What the repository's address will lead to: the last commit."""
@@ -48,6 +68,8 @@ def colab(tmp_path) -> Path:
     stand_in = packages / "google" / "colab"
     stand_in.mkdir(parents=True)
     (stand_in / "__init__.py").touch()
+    old = ["--no-deps", "ipywidgets==7.7.1", "ipython-genutils"]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *old], check=True)
     (packages / "colab.pth").write_text(f"{shared}\nimport google.colab\n")
     program = "import torch, diffusion_lib"
     missing = subprocess.run([python, "-c", program], cwd=tmp_path, capture_output=True)
@@ -76,12 +98,12 @@ def test_a_page_sets_itself_up_and_runs(bare_clone, colab, tmp_path, monkeypatch
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     content = tmp_path / "content"  # where Colab starts: an empty folder
     content.mkdir()
-    notebook.cells.append(
-        nbformat.v4.new_code_cell("import diffusion_lib; print(diffusion_lib.__file__)")
-    )
+    for added in (WIDGETS, "import diffusion_lib; print(diffusion_lib.__file__)"):
+        notebook.cells.append(nbformat.v4.new_code_cell(added))
     NotebookClient(
         notebook, kernel_name="colab", timeout=600, resources={"metadata": {"path": content}}
     ).execute()
-    where = notebook.cells[-1].outputs[0].text
+    widgets, where = (cell.outputs[0].text for cell in notebook.cells[-2:])
+    assert widgets.splitlines() == ["[]", "mine.jpg True", "2"]
     assert where.startswith(os.fspath(tmp_path / "colab")), where
     assert sys.prefix not in where

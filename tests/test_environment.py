@@ -54,7 +54,7 @@ def test_a_missing_and_an_old_package_are_named_with_the_command_that_mends_it()
 
     old, missing = environment.package_problems(installed)
     assert "torch is 2.9.1" in old and "%pip install --upgrade 'torch>=2.11'" in old
-    assert "ipywidgets is not installed" in missing and "%pip install 'ipywidgets>=8'" in missing
+    assert "ipywidgets is not installed" in missing and "%pip install 'ipywidgets>=7.7'" in missing
 
 
 def test_a_gpu_that_torch_cannot_use_is_named(monkeypatch):

@@ -22,6 +22,7 @@ from diffusion_lib.explorer import (
     scrubber_frame,
     status_line,
     training_view,
+    uploaded_files,
 )
 from diffusion_lib.training import build
 
@@ -172,6 +173,12 @@ def test_an_uploaded_picture_is_shown():
     inside(box, widgets.FileUpload).value = (uploaded("mine.jpg", buffer.getvalue()),)
     assert inside(box, widgets.Dropdown, "picture").value == "mine.jpg"
     assert inside(box, widgets.Image).value != before
+
+
+def test_uploads_are_read_in_the_form_of_ipywidgets_8_and_of_7():
+    eight = (uploaded("a.png", b"one"), uploaded("b.png", b"two"))
+    seven = {"a.png": {"content": b"one"}, "b.png": {"content": b"two"}}
+    assert uploaded_files(eight) == uploaded_files(seven) == [("a.png", b"one"), ("b.png", b"two")]
 
 
 def test_an_upload_that_is_no_picture_is_named():
