@@ -122,7 +122,8 @@ def open_page(lab, browser):
         return states == ["idle"]
 
     def call(name: str):
-        tab.goto(f"{address}lab/tree/{name}.ipynb?token={TOKEN}")
+        # In a workspace of its own: nothing that another test had open comes back.
+        tab.goto(f"{address}lab/workspaces/{name}/tree/{name}.ipynb?token={TOKEN}")
         idle = ".jp-Notebook-ExecutionIndicator[data-status='idle']"
         tab.locator(idle).first.wait_for(state="attached", timeout=60_000)
         wait_for(lambda: kernel_is_ready(name), 60, "the kernel")

@@ -37,8 +37,9 @@ box = explorer.schedule_explorer({"face": load_images("faces", 16)[0]})
 controls, figure, words = box.children
 before, jpeg = figure.value, io.BytesIO()
 Image.new("RGB", (90, 60), "green").save(jpeg, "jpeg")
-controls.children[2].children[1].value = {"mine.jpg": {"metadata": {}, "content": jpeg.getvalue()}}
-print(controls.children[2].children[0].value, figure.value != before)
+names, upload = controls.children[2].children
+upload.metadata, upload.data, upload._counter = [{"name": "mine.jpg"}], [jpeg.getvalue()], 1
+print(names.value, figure.value != before)
 noise = torch.randn(1, 3, 16, 16)
 steps = list(ddim(GaussianDiffusion.load("faces"), noise, 2))
 print(explorer.denoising_scrubber(noise, steps).children[0].children[1].max)
@@ -103,7 +104,9 @@ def test_a_page_sets_itself_up_and_runs(bare_clone, colab, tmp_path, monkeypatch
     NotebookClient(
         notebook, kernel_name="colab", timeout=600, resources={"metadata": {"path": content}}
     ).execute()
-    widgets, where = (cell.outputs[0].text for cell in notebook.cells[-2:])
+    widgets, where = (
+        "".join(output.text for output in cell.outputs) for cell in notebook.cells[-2:]
+    )
     assert widgets.splitlines() == ["[]", "mine.jpg True", "2"]
     assert where.startswith(os.fspath(tmp_path / "colab")), where
     assert sys.prefix not in where
