@@ -17,6 +17,8 @@ _ROOMS = {
     "GaussianDiffusion": "diffusion",
     "ddpm": "samplers",
     "ddim": "samplers",
+    "dpm_solver": "samplers",
+    "heun": "samplers",
     "sample": "samplers",
     "Trainer": "training",
     "record": "recording",

@@ -14,7 +14,12 @@ SCHEDULES = ("linear", "cosine", "quadratic", "sigmoid")
 CHANNELS = ("auto", "1", "3")
 FITS = ("crop", "squash")
 PREDICTIONS = ("epsilon", "x0", "v")
-SAMPLERS = ("ddim", "ddpm")
+SAMPLERS = ("dpm_solver", "dpm_solver_sde", "heun", "ddim", "ddpm")
+SPACINGS = ("auto", "log_snr", "linspace", "trailing", "leading")
+CLIPS = ("cut", "dynamic", "off")
+# How many steps a sampler takes if nobody says; ddpm takes all, as in its paper.
+USUAL_STEPS = {"dpm_solver": 20, "dpm_solver_sde": 20, "heun": 10, "ddim": 50}
+USUAL = ", ".join(f"{steps} for {name}" for name, steps in USUAL_STEPS.items()) + ", all for ddpm"
 FORMATS = ("png", "jpg", "webp", "bmp", "tif")
 
 
@@ -66,6 +71,7 @@ class TrainConfig(Config):
     image_size: int = option(64, "images become this many pixels wide and high", "-i", at_least=1)
     channels: str = option("auto", "1 for grey, 3 for colour; auto looks", choices=CHANNELS)
     fit: str = option("crop", "crop to the centre square, or squash", choices=FITS)
+    flip: bool = option(False, "mirror every other image; not for what has a left and a right")
     workers: int = option(0, "threads that decode images; 0 is one a core", at_least=0)
 
     # diffusion
@@ -73,7 +79,11 @@ class TrainConfig(Config):
     beta_schedule: str = option("linear", "how the noise grows", "-s", choices=SCHEDULES)
     start: float = option(1e-4, "first beta (of all but cosine)", above=0)
     end: float = option(0.02, "last beta (of all but cosine)", above=0, below=1)
+    shift: float = option(1.0, "this much more noise at every timestep", above=0)
+    zero_terminal_snr: bool = option(False, "stretch the schedule until nothing is left at T")
     prediction: str = option("epsilon", "what the network predicts", choices=PREDICTIONS)
+    continuous: bool = option(False, "train at every t between the timesteps too")
+    min_snr: float = option(0.0, "weigh no timestep more than one of this SNR; 0: off", at_least=0)
 
     # network
     width: int = option(64, "channels of the network's first level", at_least=8)
@@ -94,8 +104,8 @@ class TrainConfig(Config):
     # the run
     device: str = option("auto", "cuda, cuda:1, mps, cpu; auto takes the best there is")
     minutes: float = option(0.0, "end cleanly after so much training; 0 is no limit", at_least=0)
-    sampler: str = option("ddim", "of the samples each epoch", choices=SAMPLERS)
-    steps: int = option(0, "of that sampler; 0 is 50 for ddim, all for ddpm", at_least=0)
+    sampler: str = option("dpm_solver", "of the samples each epoch", choices=SAMPLERS)
+    steps: int = option(0, f"of that sampler; 0 is {USUAL}", at_least=0)
     report_every: int = option(20, "steps between reports", at_least=1)
     disable_images: bool = option(False, "no sample and no denoising plot each epoch")
     disable_tensorboard: bool = option(False, "no TensorBoard log")
@@ -128,11 +138,29 @@ class PredictConfig(Config):
     output: str = option("./", "folder for the images", "-o")
     name: str = option("predict", "what their names begin with", "-n")
     num_images: int = option(1, "how many", "-i", at_least=1)
-    sampler: str = option("ddim", "way from noise to image", choices=SAMPLERS)
-    steps: int = option(0, "steps of the sampler; 0 is 50 for ddim, all for ddpm", at_least=0)
+    sampler: str = option("dpm_solver", "way from noise to image", choices=SAMPLERS)
+    steps: int = option(0, f"steps of the sampler; 0 is {USUAL}", at_least=0)
+    spacing: str = option("auto", "how its steps are spaced", choices=SPACINGS)
+    clip: str = option("cut", "what holds x0 in the range of images", choices=CLIPS)
     seed: int = option(-1, "of the noise; -1 is another each time", at_least=-1, below=2**32)
     batch_size: int = option(64, "images at a time", "-b", at_least=1)
     format: str = option("png", "of the files", choices=FORMATS)
     grid: bool = option(False, "also one picture of all images")
     strip: bool = option(False, "also one picture of how the first came out of the noise")
+    device: str = option("auto", "cuda, cuda:1, mps, cpu; auto takes the best there is")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(Config):
+    """How to measure a trained model."""
+
+    num_images: int = option(1000, "samples to draw", "-i", at_least=4)
+    sampler: str = option("dpm_solver", "way from noise to image", choices=SAMPLERS)
+    steps: int = option(0, f"steps of the sampler; 0 is {USUAL}", at_least=0)
+    seed: int = option(0, "of the noise, and of what is chosen", at_least=0, below=2**32)
+    batch_size: int = option(64, "images at a time", "-b", at_least=1)
+    fit: str = option("crop", "as in training: crop, or squash", choices=FITS)
+    features: str = option(
+        "efficientnet", "whose eye compares images", choices=("efficientnet", "inception")
+    )
     device: str = option("auto", "cuda, cuda:1, mps, cpu; auto takes the best there is")

@@ -27,6 +27,26 @@ class Denoised(NamedTuple):
     epsilon: Tensor
 
 
+def hold(x0: Tensor, clip: bool | str) -> Tensor:
+    """Images held in [-1, 1].
+
+    Args:
+        x0: shape (N, ...).
+        clip: True cuts off what is outside. "dynamic" shrinks an image until 99.5% of its pixels
+            are inside, then cuts off (Saharia et al. 2022, arXiv 2205.11487, section 2.3). False
+            holds nothing.
+
+    Raises:
+        InputError: any other clip.
+    """
+    if clip not in (True, False, "dynamic"):
+        raise InputError(f'clip must be True, "dynamic" or False, not {clip!r}')
+    if clip == "dynamic":
+        reach = torch.quantile(x0.flatten(1).abs().float(), 0.995, dim=1).clamp(min=1)
+        x0 = x0 / reach.to(x0.dtype).view(-1, *[1] * (x0.dim() - 1))
+    return x0.clamp(-1, 1) if clip else x0
+
+
 class GaussianDiffusion(nn.Module):
     """The forward process of `schedule`, and a `network` that learns to undo it.
 
@@ -40,13 +60,18 @@ class GaussianDiffusion(nn.Module):
                         (Salimans & Ho 2022, arXiv 2202.00512, appendix D)
 
     Raises:
-        InputError: an unknown prediction.
+        InputError: an unknown prediction, or one that the schedule does not allow.
     """
 
     def __init__(self, network: nn.Module, schedule: NoiseSchedule, prediction: str = "epsilon"):
         super().__init__()
         if prediction not in PREDICTIONS:
             raise InputError(f"prediction must be one of {', '.join(PREDICTIONS)}: {prediction!r}")
+        if schedule.zero_terminal_snr and prediction == "epsilon":
+            raise InputError(
+                "with zero_terminal_snr the last timestep is nothing but noise, and epsilon says "
+                "nothing about the image: take the prediction v or x0"
+            )
         self.network, self.schedule, self.prediction = network, schedule, prediction
 
     @property
@@ -54,19 +79,35 @@ class GaussianDiffusion(nn.Module):
         """(channels, height, width) of the images that the network was made for."""
         return (self.network.channels, self.network.image_size, self.network.image_size)
 
-    def loss(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    def loss(self, x0: Tensor, t: Tensor, noise: Tensor, min_snr: float = 0.0) -> Tensor:
         """The simplified objective, || target - network(x_t, t) ||^2 (Ho et al. 2020, eq. 14).
 
         Args:
             x0: clean images in [-1, 1], shape (N, ...).
-            t: timesteps 0..T-1, shape (N,).
+            t: timesteps 0..T-1, shape (N,); floats between them are timesteps too.
             noise: epsilon, standard normal, shape of x0.
+            min_snr: gamma of `min_snr_weight`; 0 weighs all timesteps alike.
 
         Returns:
             The mean over all pixels of all images, shape ().
         """
         x_t = self.schedule.add_noise(x0, t, noise)
-        return F.mse_loss(self.network(x_t, t).to(x0.dtype), self.target(x0, t, noise))
+        answer, target = self.network(x_t, t).to(x0.dtype), self.target(x0, t, noise)
+        if not min_snr:
+            return F.mse_loss(answer, target)
+        return (self.min_snr_weight(t, x0, min_snr) * (answer - target) ** 2).mean()
+
+    def min_snr_weight(self, t: Tensor, x: Tensor, gamma: float) -> Tensor:
+        """min(snr, gamma) in units of x_0's error, whatever is predicted (Hang et al. 2023,
+        arXiv 2303.09556, section 3.4): nearly clean images, where snr is huge, count no more than
+        those at snr = gamma. Shape (N, 1, ..., 1), as many axes as x.
+        """
+        alpha_bar = self.schedule.at("alpha_bar", t, x)
+        snr = alpha_bar / (1 - alpha_bar)
+        # An error of 1 in x_0 is one of sqrt(snr) in epsilon, and of sqrt(snr + 1) in v.
+        if self.prediction == "epsilon":
+            return (gamma / snr).clamp(max=1)
+        return snr.clamp(max=gamma) / (snr + 1 if self.prediction == "v" else 1)
 
     def target(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """What a perfect network would answer. Arguments and shape as in `loss`."""
@@ -78,7 +119,7 @@ class GaussianDiffusion(nn.Module):
         sigma = self.schedule.at("sqrt_one_minus_alpha_bar", t, x0)
         return signal * noise - sigma * x0
 
-    def denoise(self, x_t: Tensor, t: Tensor, clip: bool = False) -> Denoised:
+    def denoise(self, x_t: Tensor, t: Tensor, clip: bool | str = False) -> Denoised:
         """The network's view of x_t, as an image and as noise, whatever it predicts.
 
         The two are tied by x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) epsilon.
@@ -86,7 +127,8 @@ class GaussianDiffusion(nn.Module):
         Args:
             x_t: noisy images, shape (N, ...).
             t: timesteps 0..T-1, shape (N,).
-            clip: whether to hold x_0 in [-1, 1] (and epsilon to what then follows), as samplers do.
+            clip: what holds x_0 in [-1, 1] (and epsilon to what then follows), as samplers do: see
+                `hold`.
         """
         signal = self.schedule.at("sqrt_alpha_bar", t, x_t)
         sigma = self.schedule.at("sqrt_one_minus_alpha_bar", t, x_t)
@@ -98,7 +140,7 @@ class GaussianDiffusion(nn.Module):
         else:
             x0, epsilon = signal * x_t - sigma * answer, sigma * x_t + signal * answer
         if clip:
-            x0 = x0.clamp(-1, 1)
+            x0 = hold(x0, clip)
             epsilon = (x_t - signal * x0) / sigma
         return Denoised(x0, epsilon)
 

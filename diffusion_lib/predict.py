@@ -45,6 +45,9 @@ def main(arguments: list[str] | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     seed = torch.seed() % 2**32 if config.seed < 0 else config.seed
     steps = config.steps or usual_steps(config.sampler, diffusion.schedule.timesteps)
+    settings = {"clip": {"cut": True, "dynamic": "dynamic", "off": False}[config.clip]}
+    if config.spacing != "auto":
+        settings["spacing"] = config.spacing
 
     first = number = first_free_number(folder, config.name)
     images = []
@@ -56,6 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
         batch_size=config.batch_size,
         seed=seed,
         progress=True,
+        **settings,
     ):
         for image in batch:
             save_image(image, folder / f"{config.name}{number}.{config.format}")
@@ -74,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
         noise = torch.stack(list(first_batch)).to(device)
         generator = step_generator(seed, device)
-        way = list(SAMPLERS[config.sampler](diffusion, noise, steps, generator))
+        way = list(SAMPLERS[config.sampler](diffusion, noise, steps, generator, **settings))
         denoising_strip(noise, way).savefig(path)
         print(f"from noise to the first: {path}")
 

@@ -46,6 +46,27 @@ def cosine(timesteps: int, s: float = 0.008) -> Tensor:
     return (1 - f[1:] / f[:-1]).clamp(max=0.999)
 
 
+def shifted(alpha_bars: Tensor, shift: float) -> Tensor:
+    """The same schedule with `shift` times as much noise, beside the image, at every timestep.
+
+        sigma'/alpha' = shift sigma/alpha,    so log_snr' = log_snr - 2 log(shift)
+
+    A large image shows through more noise than a small one, because its neighbouring pixels say the
+    same: at d pixels, shift = d / d_0 hides as much as no shift does at d_0 (Hoogeboom et al. 2023,
+    "simple diffusion", arXiv 2301.11093, eq. 4). Shape (T,).
+    """
+    return alpha_bars / (alpha_bars + shift**2 * (1 - alpha_bars))
+
+
+def zero_terminal(alpha_bars: Tensor) -> Tensor:
+    """The same schedule stretched until nothing is left at T-1: sampling starts from pure noise, so
+    training should see it (Lin et al. 2023, arXiv 2305.08891, algorithm 1). Shape (T,).
+    """
+    signal = alpha_bars.sqrt()
+    first, last = signal[0], signal[-1]
+    return ((signal - last) * first / (first - last)) ** 2
+
+
 SCHEDULES = {"linear": linear, "cosine": cosine, "quadratic": quadratic, "sigmoid": sigmoid}
 
 
@@ -59,6 +80,9 @@ class NoiseSchedule:
             leaves them unused).
         s: offset of the cosine schedule, 0 <= s < 1, unused by the others: without it the first
             steps would add next to no noise.
+        shift: more than 1 for more noise at every timestep, less for less: see `shifted`.
+        zero_terminal_snr: whether the last timestep leaves nothing of the image: see
+            `zero_terminal`. Then a network cannot predict epsilon, only x0 or v.
 
     Attributes (float64, shape (T,), on the CPU):
         betas: variance of the noise that step t adds.
@@ -80,6 +104,8 @@ class NoiseSchedule:
         start: float = 1e-4,
         end: float = 0.02,
         s: float = 0.008,
+        shift: float = 1.0,
+        zero_terminal_snr: bool = False,
     ):
         if name not in SCHEDULES:
             raise InputError(f"no schedule is called {name!r}: choose from {', '.join(SCHEDULES)}")
@@ -89,17 +115,36 @@ class NoiseSchedule:
             raise InputError(f"betas must satisfy 0 < start <= end < 1, not {start} and {end}")
         if not 0 <= s < 1:
             raise InputError(f"the offset s of the cosine schedule must be 0 to 1, not {s}")
+        if not 0.01 <= shift <= 100:
+            raise InputError(f"the shift of a schedule must be 0.01 to 100, not {shift}")
+        self.arguments = dict(
+            name=name,
+            timesteps=timesteps,
+            start=start,
+            end=end,
+            s=s,
+            shift=shift,
+            zero_terminal_snr=zero_terminal_snr,
+        )
         self.name, self.timesteps, self.start, self.end, self.s = name, timesteps, start, end, s
+        self.shift, self.zero_terminal_snr = shift, zero_terminal_snr
 
         shape = (s,) if name == "cosine" else (start, end)
         self.betas = SCHEDULES[name](timesteps, *shape)
         self.alphas = 1 - self.betas
         self.alpha_bars = torch.cumprod(self.alphas, dim=0)
+        if shift != 1:
+            self.alpha_bars = shifted(self.alpha_bars, shift)
         if self.alpha_bars[-1] < 1e-60:
             raise InputError(
                 f"{timesteps} steps with betas up to {self.betas.max():.4g} leave nothing at all "
                 "of the image, not even to the computer: take fewer timesteps or a smaller end"
             )
+        if zero_terminal_snr:
+            self.alpha_bars = zero_terminal(self.alpha_bars)
+        if shift != 1 or zero_terminal_snr:
+            self.alphas = self.alpha_bars / torch.cat([torch.ones(1), self.alpha_bars[:-1]])
+            self.betas = 1 - self.alphas
         self.snr = self.alpha_bars / (1 - self.alpha_bars)
         self.log_snr = self.snr.log()
 
@@ -110,29 +155,47 @@ class NoiseSchedule:
             "log_alpha_bar": with_clean.log(),
             "sqrt_alpha_bar": with_clean.sqrt(),
             "sqrt_one_minus_alpha_bar": (1 - with_clean).sqrt(),
+            "angle": torch.acos(with_clean.sqrt()),
         }
         self._cast: dict[tuple, Tensor] = {}
-
-    @property
-    def arguments(self) -> dict:
-        """What `NoiseSchedule(**arguments)` needs to make this schedule again."""
-        return {key: getattr(self, key) for key in ("name", "timesteps", "start", "end", "s")}
 
     def at(self, table: str, t: Tensor, x: Tensor) -> Tensor:
         """The values of a table at timesteps t, ready to multiply x.
 
         Args:
             table: alpha_bar, log_alpha_bar, sqrt_alpha_bar or sqrt_one_minus_alpha_bar.
-            t: integers -1..T-1, shape (N,); -1 is the clean image.
+            t: integers -1..T-1, shape (N,); -1 is the clean image. Between them, floats: there the
+                angle between image and noise, of which sqrt(alpha_bar) is the cosine, is
+                interpolated.
             x: shape (N, ...); its device and dtype are taken over.
 
         Returns:
             Shape (N, 1, ..., 1), with as many axes as x.
         """
+        if t.is_floating_point():
+            values = self._between(table, t, x)
+        else:
+            values = self._on_device(table, x)[t + 1]
+        return values.view(-1, *[1] * (x.dim() - 1))
+
+    def _on_device(self, table: str, x: Tensor) -> Tensor:
+        """A table in x's dtype on x's device, entry t + 1 for timestep t."""
         key = (table, x.device, x.dtype)
         if key not in self._cast:  # copied once a device: looking up must not wait for the GPU
             self._cast[key] = self._tables[table].to(x.dtype).to(x.device)
-        return self._cast[key][t + 1].view(-1, *[1] * (x.dim() - 1))
+        return self._cast[key]
+
+    def _between(self, table: str, t: Tensor, x: Tensor) -> Tensor:
+        """The value of a table at timesteps -1 <= t <= T-1 that need not be whole."""
+        angles = self._on_device("angle", x)
+        below = t.floor().long().clamp(max=self.timesteps - 2)
+        angle = torch.lerp(angles[below + 1], angles[below + 2], (t - below).to(x.dtype))
+        if table == "sqrt_one_minus_alpha_bar":
+            return angle.sin()
+        cosine = angle.cos().clamp(min=0)
+        if table == "sqrt_alpha_bar":
+            return cosine
+        return cosine**2 if table == "alpha_bar" else 2 * cosine.log()
 
     def add_noise(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Draw x_t from q(x_t | x_0) in one jump (Ho et al. 2020, eq. 4).

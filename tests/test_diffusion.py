@@ -4,6 +4,7 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from diffusion_lib import (
     load_images,
 )
 from diffusion_lib.data import to_images
-from diffusion_lib.diffusion import PRETRAINED
+from diffusion_lib.diffusion import PRETRAINED, hold
 from diffusion_lib.image_files import bundled_file
 
 PREDICTIONS = ("epsilon", "x0", "v")
@@ -138,6 +139,212 @@ def test_an_unknown_prediction_is_refused():
 def test_image_shape_is_channels_height_width():
     network = UNet(16, 5, 8, (1, 2), 1)
     assert GaussianDiffusion(network, NoiseSchedule()).image_shape == (5, 16, 16)
+
+
+# Zero terminal SNR, shift
+
+
+def test_epsilon_is_refused_where_the_last_timestep_is_all_noise():
+    schedule = NoiseSchedule("linear", 20, zero_terminal_snr=True)
+    with pytest.raises(
+        InputError, match=r"zero_terminal_snr.*epsilon.*prediction v or x0"
+    ) as caught:
+        GaussianDiffusion(nn.Identity(), schedule)
+    assert len(str(caught.value).splitlines()) == 1
+    for prediction in ("x0", "v"):
+        assert GaussianDiffusion(nn.Identity(), schedule, prediction).prediction == prediction
+
+
+@pytest.mark.parametrize("clip", [False, True, "dynamic"])
+@pytest.mark.parametrize("prediction", ["x0", "v"])
+def test_the_last_of_a_schedule_that_leaves_nothing_is_denoised_to_the_answer(prediction, clip):
+    schedule = NoiseSchedule("linear", 20, zero_terminal_snr=True)
+    x0, noise = torch.rand(4, 1, 3, 3) * 2 - 1, torch.randn(4, 1, 3, 3)
+    answer = {"x0": x0, "v": -x0}[prediction]
+    diffusion = GaussianDiffusion(Answer(answer), schedule, prediction)
+    for t in (torch.full((4,), 19), torch.full((4,), 19.0)):
+        assert diffusion.loss(x0, t, noise) < 1e-10
+        denoised = diffusion.denoise(noise, t, clip)
+        torch.testing.assert_close(denoised.x0, x0)
+        torch.testing.assert_close(denoised.epsilon, noise)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_a_perfect_network_has_no_loss_between_the_timesteps(prediction):
+    schedule, x0, noise, *_ = noisy()
+    t = torch.tensor([0.0, 0.25, 30.5, 60.9, 97.1, 98.5], dtype=torch.float64)
+    low, high = (
+        (1 - schedule.betas).cumprod(0)[i.long()].sqrt().acos() for i in (t.floor(), t.ceil())
+    )
+    angle = (low + (t - t.floor()) * (high - low)).view(-1, 1, 1, 1)
+    a, b = angle.cos(), angle.sin()
+    diffusion = GaussianDiffusion(
+        Answer(ideal_answer(prediction, x0, noise, a, b)), schedule, prediction
+    )
+    assert diffusion.loss(x0, t, noise) < 1e-20
+    [(asked_x, asked_t)] = diffusion.network.asked
+    torch.testing.assert_close(asked_x, a * x0 + b * noise, rtol=1e-9, atol=1e-9)
+    assert torch.equal(asked_t, t)
+    denoised = diffusion.denoise(a * x0 + b * noise, t)
+    torch.testing.assert_close(denoised.x0, x0, rtol=1e-7, atol=1e-7)
+
+
+# Min-SNR
+
+
+def answers_with_error(schedule, x0, noise, t, error):
+    """What networks of every prediction answer whose x_0 is off by `error` (exact x_t)."""
+    kept = schedule.alpha_bars[t].view(-1, *[1] * (x0.dim() - 1))
+    a, b = kept.sqrt(), (1 - kept).sqrt()
+    seen = x0 + error
+    epsilon = (a * x0 + b * noise - a * seen) / b
+    return {"epsilon": epsilon, "x0": seen, "v": a * epsilon - b * seen}
+
+
+@pytest.mark.parametrize("gamma", [1e-4, 0.5, 5.0, 1e9])
+def test_min_snr_is_the_same_number_whatever_is_predicted(gamma):
+    schedule, x0, noise, t, *_ = noisy()
+    error = torch.randn(x0.shape, dtype=x0.dtype, generator=torch.Generator().manual_seed(1))
+    snr = schedule.snr[t].view(-1, 1, 1, 1)
+    expected = (snr.clamp(max=gamma) * error**2).mean().item()
+    for prediction, answer in answers_with_error(schedule, x0, noise, t, error).items():
+        diffusion = GaussianDiffusion(Answer(answer), schedule, prediction)
+        found = diffusion.loss(x0, t, noise, min_snr=gamma)
+        assert found.shape == ()
+        assert found.item() == pytest.approx(expected, rel=1e-8)
+
+
+def test_min_snr_holds_down_nearly_clean_images_and_leaves_noisy_ones_alone():
+    schedule, x0, noise, t, *_ = noisy()
+    error = torch.ones_like(x0)
+    answer = answers_with_error(schedule, x0, noise, t, error)["x0"]
+    diffusion = GaussianDiffusion(Answer(answer), schedule, "x0")
+    weights = diffusion.min_snr_weight(t, x0, 5.0)
+    assert weights.shape == (6, 1, 1, 1)
+    snr = schedule.snr[t]
+    assert snr[0] > 100 and snr[-1] < 1e-2  # both kinds are there
+    assert weights[snr > 5].unique().tolist() == [5.0]
+    torch.testing.assert_close(weights[snr < 5].flatten(), snr[snr < 5], rtol=1e-9, atol=0)
+
+
+def test_min_snr_with_epsilon_is_the_plain_loss_below_gamma():
+    """Ho et al.'s loss already weighs an error in x_0 by the SNR."""
+    schedule, x0, noise, t, *_ = noisy()
+    diffusion = GaussianDiffusion(Answer(torch.randn_like(x0)), schedule, "epsilon")
+    plain, weighted, none = (diffusion.loss(x0, t, noise, gamma) for gamma in (0, 1e9, 0.0))
+    assert weighted.item() == pytest.approx(plain.item(), rel=1e-9)
+    assert torch.equal(plain, none) and torch.equal(plain, diffusion.loss(x0, t, noise))
+    assert diffusion.loss(x0, t, noise, 1.0) < 0.9 * plain
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("settings", [{}, {"shift": 0.01}, {"shift": 100.0}], ids=str)
+def test_min_snr_is_finite_and_the_same_between_the_timesteps(settings, dtype):
+    schedule = NoiseSchedule("cosine", 1000, **settings)
+    t, x = torch.arange(1000), torch.zeros(1000, 1, dtype=dtype)
+    for prediction in PREDICTIONS:
+        diffusion = GaussianDiffusion(nn.Identity(), schedule, prediction)
+        weights, floats = (diffusion.min_snr_weight(i, x, 5.0) for i in (t, t.float()))
+        assert weights.dtype == dtype and weights.isfinite().all() and (weights >= 0).all()
+        torch.testing.assert_close(floats, weights, rtol=0.01, atol=1e-6)
+
+
+@pytest.mark.parametrize("prediction", ["x0", "v"])
+def test_min_snr_gives_nothing_for_what_is_all_noise(prediction):
+    schedule = NoiseSchedule("linear", 20, zero_terminal_snr=True)
+    diffusion = GaussianDiffusion(Answer(torch.ones(2, 3)), schedule, prediction)
+    x0, noise = torch.zeros(2, 3), torch.randn(2, 3)
+    assert diffusion.loss(x0, torch.tensor([19, 19]), noise, 5.0) == 0
+
+
+def test_min_snr_is_finite_where_the_images_have_too_few_digits_for_what_is_left():
+    schedule = NoiseSchedule("linear", 13_000)
+    assert 0 < schedule.alpha_bars[-1] < 1e-46  # 0 to float32
+    diffusion = GaussianDiffusion(Answer(torch.zeros(2, 3)), schedule)
+    loss = diffusion.loss(torch.zeros(2, 3), torch.tensor([0, 12_999]), torch.randn(2, 3), 5.0)
+    assert loss.isfinite()
+
+
+# Holding images in their range
+
+
+def test_no_holding_leaves_everything_as_it_is():
+    x0 = 5 * torch.randn(3, 2, 4, 4)
+    assert torch.equal(hold(x0, False), x0)
+
+
+def test_plain_holding_cuts_off():
+    x0 = torch.tensor([[-3.0, -1.0, 0.25, 1.0, 7.0]])
+    assert hold(x0, True).tolist() == [[-1.0, -1.0, 0.25, 1.0, 1.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_dynamic_holding_leaves_alone_what_is_inside(dtype):
+    x0 = (torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1).to(dtype)
+    assert torch.equal(hold(x0, "dynamic"), x0)
+
+
+@pytest.mark.parametrize("shape", [(5, 400), (5, 1, 20, 20), (5, 4, 10, 10)])
+def test_dynamic_holding_shrinks_each_image_by_its_own_quantile(shape):
+    generator = torch.Generator().manual_seed(0)
+    inside = torch.rand(shape, dtype=torch.float64, generator=generator) * 2 - 1
+    factors = torch.tensor([0.5, 1.0, 1.5, 3.0, 40.0]).view(-1, *[1] * (len(shape) - 1))
+    x0 = factors * inside
+    held = hold(x0, "dynamic")
+    assert held.shape == x0.shape and held.dtype == x0.dtype and held.abs().max() <= 1
+    for image, found in zip(x0, held, strict=True):
+        reach = max(1.0, np.quantile(image.abs().numpy(), 0.995))
+        torch.testing.assert_close(found, (image / reach).clamp(-1, 1), rtol=1e-5, atol=1e-6)
+    # 99.5% of 400 pixels are inside, the 2 beyond are cut off: not all of them shrunk to fit
+    for found in held[3:]:
+        assert (found.abs() == 1).sum() == 2
+    assert torch.equal(held[0], x0[0])
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_dynamic_holding_keeps_x0_and_epsilon_together(prediction):
+    schedule, x0, _, t, a, b, x_t = noisy()
+    diffusion = GaussianDiffusion(Answer(3 * torch.randn_like(x0)), schedule, prediction)
+    free, held = (diffusion.denoise(x_t, t, clip) for clip in (False, "dynamic"))
+    torch.testing.assert_close(held.x0, hold(free.x0, "dynamic"))
+    torch.testing.assert_close(a * held.x0 + b * held.epsilon, x_t, rtol=1e-8, atol=1e-8)
+    assert held.x0.abs().max() <= 1 < free.x0.abs().max()
+
+
+# Files
+
+
+@pytest.mark.parametrize("settings", [dict(shift=2.5), dict(shift=0.5, zero_terminal_snr=True)])
+def test_shift_and_zero_terminal_snr_come_back_from_a_file(tmp_path, settings):
+    schedule = NoiseSchedule("sigmoid", 30, 1e-3, 0.3, **settings)
+    saved = GaussianDiffusion(small_model().network, schedule, "v")
+    saved.save(tmp_path / "model.pth")
+    loaded = GaussianDiffusion.load(tmp_path / "model.pth")
+    assert_same_model(loaded, saved)
+    assert loaded.schedule.arguments == schedule.arguments
+    assert (loaded.schedule.shift, loaded.schedule.zero_terminal_snr) == (
+        settings["shift"],
+        settings.get("zero_terminal_snr", False),
+    )
+    assert torch.equal(loaded.schedule.alpha_bars, schedule.alpha_bars)
+
+
+def test_a_file_of_before_the_shift_was_invented_loads(tmp_path):
+    saved = small_model()
+    content = saved.checkpoint()
+    content["schedule"] = dict(name="sigmoid", timesteps=30, start=1e-3, end=0.3, s=0.008)
+    torch.save(content, tmp_path / "model.pth")
+    loaded = GaussianDiffusion.load(tmp_path / "model.pth")
+    assert_same_model(loaded, saved)
+    assert loaded.schedule.arguments == saved.schedule.arguments
+
+
+def test_a_file_whose_parts_contradict_each_other_is_refused(tmp_path):
+    content = small_model("epsilon").checkpoint()
+    content["schedule"] = {**content["schedule"], "zero_terminal_snr": True}
+    torch.save(content, tmp_path / "model.pth")
+    with pytest.raises(InputError, match="zero_terminal_snr"):
+        GaussianDiffusion.load(tmp_path / "model.pth")
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)

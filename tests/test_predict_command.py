@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from diffusion_lib import (
     predict,
     sample,
 )
+from diffusion_lib.config import CLIPS, SAMPLERS, SPACINGS
 from diffusion_lib.data import to_pixels
 from diffusion_lib.training import build
 
@@ -173,7 +175,7 @@ def test_a_strip_takes_as_many_steps_as_the_images(command, strips, tmp_path):
     make_model(timesteps=70).save(tmp_path / "model.pth")
     command(predict.main, "predict", "model.pth", "--device", "cpu", "--strip", "--seed", 1)
     ((_, steps),) = strips
-    assert len(steps) == 50
+    assert len(steps) == 20
 
 
 # Chance
@@ -203,7 +205,7 @@ def test_without_a_seed_every_call_gives_another_image_and_names_its_seed(run):
     assert np.array_equal(pixels("predict2.png"), pixels("predict0.png"))
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_sampler_repeats_itself(run, sampler):
     for _ in range(2):
         assert run("--seed", 1, "--sampler", sampler).status == 0
@@ -211,13 +213,59 @@ def test_a_sampler_repeats_itself(run, sampler):
 
 
 def test_samplers_and_steps_make_a_difference(run):
-    for flags in ("", "--sampler ddpm", "--steps 20"):
-        run("--seed", 1, *flags.split())
-    images = [pixels(f"predict{i}.png") for i in range(3)]
-    assert np.abs(images[0] - images[1]).max() > 5 and np.abs(images[0] - images[2]).max() > 5
+    ways = ["", "--steps 20", *(f"--sampler {name}" for name in SAMPLERS[1:])]
+    for flags in ways:
+        assert run("--seed", 1, *flags.split()).status == 0
+    images = [pixels(f"predict{i}.png") for i in range(len(ways))]
+    for one, other in combinations(images, 2):
+        assert np.abs(one - other).max() > 2  # more than rounding
 
 
-@pytest.mark.parametrize("sampler, steps", [("ddim", 50), ("ddpm", 70)])
+@pytest.mark.parametrize(
+    ("flags", "settings"),
+    [
+        ("", dict(sampler="dpm_solver")),
+        ("--sampler heun", dict(sampler="heun")),
+        ("--spacing auto", dict(spacing="log_snr")),
+        ("--spacing auto --sampler ddim", dict(sampler="ddim", spacing="linspace")),
+        *((f"--spacing {name}", dict(spacing=name)) for name in SPACINGS[1:]),
+        ("--clip cut", dict(clip=True)),
+        ("--clip dynamic", dict(clip="dynamic")),
+        ("--clip off", dict(clip=False)),
+        (
+            "--sampler ddim --spacing trailing --clip off",
+            dict(sampler="ddim", spacing="trailing", clip=False),
+        ),
+    ],
+)
+def test_flags_reach_the_sampler(run, strips, flags, settings):
+    outcome = run("--seed", 5, "--strip", *flags.split())
+    assert outcome.status == 0 and outcome.messages == []
+    expected = to_pixels(sample(make_model(), 1, steps=3, seed=5, **settings))
+    assert np.abs(pixels("predict0.png") - expected[0].permute(1, 2, 0).numpy()).max() <= 1
+    ((_, steps),) = strips  # the strip shows the same way
+    shown = to_pixels(steps[-1].x.clamp(-1, 1)[0]).permute(1, 2, 0).numpy()
+    assert np.abs(shown - pixels("predict0.png")).max() <= 1
+
+
+@pytest.mark.parametrize("flag, names", [("--spacing", SPACINGS[1:]), ("--clip", CLIPS)])
+def test_spacings_and_clips_make_a_difference(run, flag, names):
+    for name in names:
+        run("--seed", 1, flag, name, "-n", name)
+    for one, other in combinations(names, 2):
+        assert np.abs(pixels(f"{one}0.png") - pixels(f"{other}0.png")).max() > 5
+
+
+@pytest.mark.parametrize(
+    "sampler, steps",
+    [
+        ("dpm_solver", 20),
+        ("dpm_solver_sde", 20),
+        ("heun", 19),  # calls: two a step, one for the last
+        ("ddim", 50),
+        ("ddpm", 70),
+    ],
+)
 def test_steps_without_a_word(command, tmp_path, monkeypatch, sampler, steps):
     make_model(timesteps=70).save(tmp_path / "model.pth")
     calls, denoise = [], GaussianDiffusion.denoise
@@ -227,6 +275,15 @@ def test_steps_without_a_word(command, tmp_path, monkeypatch, sampler, steps):
 
 
 # Models
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_model_with_a_shifted_schedule_that_leaves_nothing_predicts(run, tmp_path, sampler):
+    schedule = NoiseSchedule("cosine", 20, shift=2.0, zero_terminal_snr=True)
+    GaussianDiffusion(make_model().network, schedule, "v").save(tmp_path / "model.pth")
+    outcome = run("--sampler", sampler, "--seed", 1)
+    assert outcome.status == 0 and outcome.messages == []
+    assert pixels("predict0.png").std() > 5
 
 
 def test_a_run_that_is_not_finished_predicts_with_its_average(command, tmp_path):
@@ -330,6 +387,10 @@ def test_a_folder_is_no_model(command, tmp_path):
         ("--steps 21", "21"),
         ("--steps 2.5", "2.5"),
         ("--sampler euler", "euler"),
+        ("--spacing karras", "karras"),
+        ("--spacing", "--spacing"),
+        ("--clip", "--clip"),
+        ("--clip true", "true"),
         ("--format gif", "gif"),
         ("--device gpu", "gpu"),
         ("--seed x", "x"),

@@ -7,16 +7,28 @@ import numpy as np
 import pytest
 import torch
 from gaussians import IdealNetwork
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import settings
 from torch import nn
 
-from diffusion_lib import GaussianDiffusion, InputError, NoiseSchedule, UNet, ddim, ddpm, sample
-from diffusion_lib.samplers import sample_batches, spaced_timesteps
+from diffusion_lib import (
+    GaussianDiffusion,
+    InputError,
+    NoiseSchedule,
+    UNet,
+    ddim,
+    ddpm,
+    dpm_solver,
+    heun,
+    sample,
+    toys,
+)
+from diffusion_lib.samplers import SAMPLERS, dpm_solver_sde, sample_batches
+from diffusion_lib.spacing import spaced_timesteps
 
 MU, S = (0.3, -0.5), (0.2, 0.6)
 SAMPLES = 20_000
 SCHEDULES = ("linear", "cosine", "quadratic", "sigmoid")
+EVERY = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 PROPERTY = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 
 
@@ -24,6 +36,11 @@ def ideal(schedule="linear", timesteps=100, prediction="epsilon", mu=MU, s=S, **
     schedule = NoiseSchedule(schedule, timesteps)
     network = IdealNetwork(schedule.betas, mu, s, prediction, **image)
     return GaussianDiffusion(network, schedule, prediction)
+
+
+def even(timesteps, steps):
+    """The timesteps that ddim and ddpm take; they do not depend on the schedule."""
+    return spaced_timesteps(NoiseSchedule("cosine", timesteps), steps)
 
 
 def start(count=SAMPLES, seed=0, shape=(2,)):
@@ -51,7 +68,7 @@ def assert_moments(samples, mean, std):
 def test_ddim_is_the_exact_map_from_noise_to_sample(schedule, steps):
     diffusion, noise = ideal(schedule), start(20)
     expected = noise.numpy()
-    timesteps = spaced_timesteps(100, steps)
+    timesteps = even(100, steps)
     for factor, offset, variance in diffusion.network.reverse_steps(timesteps, eta=0):
         expected = factor * expected + offset
         assert variance == 0
@@ -72,7 +89,7 @@ def test_what_the_network_predicts_makes_no_difference(sampler, prediction):
 @pytest.mark.parametrize("steps", [1, 2, 10, 100])
 def test_ddpm_has_exactly_the_moments_of_the_reverse_process(schedule, steps):
     diffusion = ideal(schedule)
-    moments = diffusion.network.sampled_moments(spaced_timesteps(100, steps), eta=1)
+    moments = diffusion.network.sampled_moments(even(100, steps), eta=1)
     assert_moments(last(ddpm(diffusion, start(), steps, seeded(), clip=False)), *moments)
 
 
@@ -81,7 +98,7 @@ def test_ddpm_has_exactly_the_moments_of_the_reverse_process(schedule, steps):
 @pytest.mark.parametrize("steps", [2, 10])
 def test_ddim_has_exactly_the_moments_of_its_eta(schedule, steps, eta):
     diffusion = ideal(schedule)
-    moments = diffusion.network.sampled_moments(spaced_timesteps(100, steps), eta)
+    moments = diffusion.network.sampled_moments(even(100, steps), eta)
     assert_moments(last(ddim(diffusion, start(), steps, seeded(), clip=False, eta=eta)), *moments)
 
 
@@ -101,7 +118,7 @@ def test_ddim_with_eta_one_is_ddpm(steps, clip):
 @pytest.mark.parametrize(("sampler", "eta"), [(ddpm, 1), (ddim, 0)])
 def test_many_steps_lead_to_the_data(sampler, eta):
     diffusion = ideal("cosine", timesteps=1000)
-    mean, std = diffusion.network.sampled_moments(spaced_timesteps(1000, None), eta)
+    mean, std = diffusion.network.sampled_moments(even(1000, None), eta)
     np.testing.assert_allclose(mean, MU, atol=0.01)
     np.testing.assert_allclose(std, S, rtol=0.02)
     assert_moments(last(sampler(diffusion, start(4000), None, seeded(), clip=False)), mean, std)
@@ -110,7 +127,7 @@ def test_many_steps_lead_to_the_data(sampler, eta):
 def test_more_steps_come_closer_to_the_data():
     network = ideal("cosine", timesteps=1000).network
     errors = [
-        np.abs(network.sampled_moments(spaced_timesteps(1000, steps), eta)[1] - S).max()
+        np.abs(network.sampled_moments(even(1000, steps), eta)[1] - S).max()
         for eta in (0, 1)
         for steps in (5, 20, 80, 320)
     ]
@@ -118,20 +135,21 @@ def test_more_steps_come_closer_to_the_data():
     assert errors[4:] == sorted(errors[4:], reverse=True)
 
 
-@pytest.mark.parametrize("sampler", [ddpm, ddim])
+@EVERY
 @pytest.mark.parametrize("steps", [1, 3, 20])
 def test_the_last_step_adds_no_noise(sampler, steps):
     diffusion = ideal(timesteps=20)
+    noisy = sampler in (ddpm, ddim, dpm_solver_sde)
     settings = {"eta": 1.0} if sampler is ddim else {}
     runs = [
         list(sampler(diffusion, start(9), steps, seeded(seed), **settings))[-1] for seed in (1, 2)
     ]
     for step in runs:
         torch.testing.assert_close(step.x, step.x0, rtol=1e-10, atol=1e-12)
-    assert torch.equal(runs[0].x, runs[1].x) == (steps == 1)
+    assert torch.equal(runs[0].x, runs[1].x) == (steps == 1 or not noisy)
 
 
-@pytest.mark.parametrize("sampler", [ddpm, ddim])
+@EVERY
 def test_a_step_says_what_the_network_saw(sampler):
     diffusion, x = ideal(timesteps=20), start(9)
     for step in sampler(diffusion, x, 6, seeded(), clip=False):
@@ -140,7 +158,7 @@ def test_a_step_says_what_the_network_saw(sampler):
         x = step.x
 
 
-@pytest.mark.parametrize("sampler", [ddpm, ddim])
+@EVERY
 def test_clipping_holds_every_guess_between_minus_one_and_one(sampler):
     diffusion = ideal(timesteps=20, mu=(0.9, -3), s=(1, 1))
     noise = start(200)
@@ -155,38 +173,13 @@ def test_clipping_holds_every_guess_between_minus_one_and_one(sampler):
 @pytest.mark.parametrize("steps", [None, 1, 2, 7])
 def test_timesteps_are_asked_in_order_from_the_last_to_zero(sampler, steps):
     yielded = [step.t for step in sampler(ideal(timesteps=20), start(2), steps)]
-    assert yielded == spaced_timesteps(20, steps)
+    assert yielded == even(20, steps)
     if steps is None:
         assert yielded == list(range(19, -1, -1))
 
 
-@PROPERTY
-@given(st.data(), st.integers(2, 2000))
-def test_spaced_timesteps_are_unique_and_even_from_the_last_to_zero(data, timesteps):
-    steps = data.draw(st.integers(2, timesteps))
-    spaced = spaced_timesteps(timesteps, steps)
-    assert len(spaced) == steps
-    assert (spaced[0], spaced[-1]) == (timesteps - 1, 0)
-    gaps = [a - b for a, b in pairwise(spaced)]
-    assert min(gaps) >= 1
-    exact = np.linspace(timesteps - 1, 0, steps)
-    np.testing.assert_allclose(spaced, exact, rtol=0, atol=0.5 + 1e-9)
-    assert all(type(t) is int for t in spaced)
-
-
-def test_without_a_number_of_steps_every_timestep_is_taken():
-    assert spaced_timesteps(5, None) == [4, 3, 2, 1, 0]
-    assert spaced_timesteps(5, 5) == [4, 3, 2, 1, 0]
-
-
-def test_a_single_step_starts_from_the_last_timestep():
-    assert spaced_timesteps(1000, 1) == [999]
-
-
 @pytest.mark.parametrize("steps", [0, -1, 101])
 def test_a_number_of_steps_that_cannot_be_is_refused(steps):
-    with pytest.raises(InputError, match=f"1 to 100, not {steps}"):
-        spaced_timesteps(100, steps)
     with pytest.raises(InputError, match=f"1 to 100, not {steps}"):
         next(ddpm(ideal(), start(2), steps))
 
@@ -197,7 +190,7 @@ def test_an_eta_that_cannot_be_is_refused(eta):
         next(ddim(ideal(), start(2), eta=eta))
 
 
-@pytest.mark.parametrize("sampler", [ddpm, ddim])
+@EVERY
 def test_a_run_can_be_stopped_early_and_leaves_gradients_on(sampler):
     diffusion, noise, taken = ideal(timesteps=20), start(2), 0
     for step in sampler(diffusion, noise):
@@ -210,7 +203,7 @@ def test_a_run_can_be_stopped_early_and_leaves_gradients_on(sampler):
     assert torch.is_grad_enabled()
 
 
-@pytest.mark.parametrize("sampler", [ddpm, ddim])
+@EVERY
 def test_the_starting_noise_is_left_as_it_is(sampler):
     noise = start(3)
     before = noise.clone()
@@ -225,7 +218,7 @@ def test_ddpm_repeats_with_its_generator_and_only_then():
     assert (a - c).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 8), (2, 12), (5, 16)])
 def test_sample_makes_images_of_any_shape(sampler, channels, size):
     torch.manual_seed(0)
@@ -239,17 +232,18 @@ def test_sample_makes_images_of_any_shape(sampler, channels, size):
     assert images.std() > 0.05
 
 
-def test_samples_of_ddim_do_not_depend_on_the_batch_size():
+@pytest.mark.parametrize("sampler", ["dpm_solver", "heun", "ddim"])
+def test_samples_without_added_noise_do_not_depend_on_the_batch_size(sampler):
     diffusion = ideal(mu=0.1, s=0.3)
-    together = sample(diffusion, 7, steps=10, batch_size=64)
+    together = sample(diffusion, 7, sampler=sampler, steps=10, batch_size=64)
     for batch_size in (1, 2, 3, 7):
-        found = sample(diffusion, 7, steps=10, batch_size=batch_size)
+        found = sample(diffusion, 7, sampler=sampler, steps=10, batch_size=batch_size)
         torch.testing.assert_close(found, together, rtol=1e-5, atol=1e-5)
-    fewer = sample(diffusion, 4, steps=10)
+    fewer = sample(diffusion, 4, sampler=sampler, steps=10)
     torch.testing.assert_close(fewer, together[:4], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_seed_decides_on_the_samples(sampler):
     diffusion = ideal(mu=0.1, s=0.3)
     a, b, c = (sample(diffusion, 5, sampler=sampler, steps=10, seed=seed) for seed in (3, 3, 4))
@@ -272,7 +266,7 @@ def test_the_random_numbers_of_others_are_neither_used_nor_changed():
 @pytest.mark.parametrize("steps", [2, 10])
 def test_sample_has_the_moments_of_its_sampler(sampler, eta, steps):
     diffusion = ideal(mu=0.1, s=0.15, image_size=16)
-    mean, std = diffusion.network.sampled_moments(spaced_timesteps(100, steps), eta)
+    mean, std = diffusion.network.sampled_moments(even(100, steps), eta)
     assert abs(mean) + 5 * std < 1  # or clipping would change them
     pixels = sample(diffusion, 80, sampler=sampler, steps=steps).double().flatten()
     assert_moments(pixels, mean, std)
@@ -309,16 +303,34 @@ def test_no_noise_is_used_twice():
     assert alike.abs().max() < 6 / math.sqrt(16 * 16)
 
 
-def test_sample_takes_fifty_steps_of_ddim_or_all_of_ddpm():
-    for timesteps, sampler, expected in [
-        (100, "ddim", 50),
-        (20, "ddim", 20),
-        (100, "ddpm", 100),
-    ]:
-        recorder = Recorder()
-        diffusion = GaussianDiffusion(recorder, NoiseSchedule("linear", timesteps), "x0")
-        sample(diffusion, 1, sampler=sampler)
-        assert [t for t, _ in recorder.seen] == spaced_timesteps(timesteps, expected)
+@pytest.mark.parametrize(
+    ("settings", "timesteps", "calls"),
+    [
+        ({}, 100, 20),
+        (dict(sampler="dpm_solver"), 10, 10),
+        (dict(sampler="dpm_solver_sde"), 100, 20),
+        (dict(sampler="heun"), 100, 19),  # two a step, one for the last
+        (dict(sampler="ddim"), 100, 50),
+        (dict(sampler="ddim"), 20, 20),
+        (dict(sampler="ddpm"), 100, 100),
+    ],
+)
+def test_sample_takes_few_steps_of_a_solver_and_all_of_ddpm(settings, timesteps, calls):
+    recorder = Recorder()
+    diffusion = GaussianDiffusion(recorder, NoiseSchedule("linear", timesteps), "x0")
+    sample(diffusion, 1, **settings)
+    assert len(recorder.seen) == calls
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_sample_passes_spacing_and_clip_on(sampler):
+    diffusion = ideal(timesteps=100, mu=0.1, s=2.0)
+    settings = dict(sampler=sampler, steps=5)
+    usual, *others = (
+        sample(diffusion, 2, **settings, **more)
+        for more in ({}, dict(spacing="trailing"), dict(clip="dynamic"))
+    )
+    assert all((usual - other).abs().max() > 1e-3 for other in others)
 
 
 def test_sample_shows_the_network_no_more_than_a_batch_at_a_time():
@@ -357,3 +369,111 @@ def test_sample_refuses_what_cannot_be_in_one_line(wrong):
     with pytest.raises(InputError) as caught:
         sample(ideal(mu=0.1, s=0.3), **{"count": 1, **wrong})
     assert len(str(caught.value).splitlines()) == 1
+
+
+# The solvers. For data N(mu, s^2) the differential equation that they follow is solved exactly by
+#     x_t = a_t mu + sqrt((a_t^2 s^2 + b_t^2) / (a_T^2 s^2 + b_T^2)) (x_T - a_T mu).
+
+
+def exact(diffusion, noise, t):
+    def moments(t):
+        alpha_bar = diffusion.schedule.alpha_bars[t].item()
+        mu, s = diffusion.network.mu, diffusion.network.s
+        return math.sqrt(alpha_bar) * mu, np.sqrt(alpha_bar * s**2 + 1 - alpha_bar)
+
+    (mean_t, std_t), (mean, std) = moments(t), moments(-1)
+    return mean_t + std_t / std * (noise.numpy() - mean)
+
+
+def order(errors):
+    """The power of the number of steps with which errors fall, of one doubling after the other."""
+    return [math.log2(a / b) for a, b in pairwise(errors)]
+
+
+def fine(name):
+    """A schedule with so many timesteps that rounding to one of them does not show."""
+    if name == "cosine":
+        return NoiseSchedule("cosine", 100_000)
+    return NoiseSchedule(name, 100_000, 1e-6, 2e-4)
+
+
+SOLVERS = [(ddim, 1), (dpm_solver, 2), (heun, 2)]
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize(("solver", "expected"), SOLVERS)
+def test_a_solver_has_its_order_on_a_gaussian(solver, expected, schedule):
+    schedule = fine(schedule)
+    network = IdealNetwork(schedule.betas, MU, S, "v")
+    diffusion, noise = GaussianDiffusion(network, schedule, "v"), start(20)
+    errors = []
+    for steps in (20, 40, 80, 160):
+        # before the last step, which no solver can do better than the first order
+        step = list(solver(diffusion, noise, steps, clip=False, spacing="log_snr"))[-2]
+        reached = spaced_timesteps(schedule, steps, "log_snr")[-1]
+        errors.append(np.abs(step.x.numpy() - exact(diffusion, noise, reached)).max())
+    for found in order(errors)[1:]:
+        assert expected - 0.25 < found < expected + 0.6
+
+
+@pytest.mark.parametrize(("solver", "expected"), SOLVERS)
+def test_a_solver_has_its_order_on_a_mixture_of_gaussians(solver, expected):
+    centres = torch.tensor([[-1.0, 0.2], [0.4, 1.1], [0.9, -1.0]], dtype=torch.float64)
+    schedule = fine("linear")
+    network = toys.IdealNetwork(toys.GaussianMixture(centres, 0.3), schedule)
+    diffusion, noise = GaussianDiffusion(network, schedule), start(20)
+
+    def ends(solver, steps):
+        return list(solver(diffusion, noise, steps, clip=False, spacing="log_snr"))[-2].x
+
+    truth = ends(heun, 2000)
+    errors = [(ends(solver, steps) - truth).abs().mean().item() for steps in (20, 40, 80, 160)]
+    assert errors[-1] > 20 * (ends(heun, 1000) - truth).abs().mean().item()  # the truth is finer
+    for found in order(errors)[1:]:
+        assert expected - 0.25 < found < expected + 0.6
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_solver_begins_as_ddim_and_its_noisy_kin_as_ddpm(schedule):
+    diffusion, noise = ideal(schedule), start(20)
+    for solver, kin in ((dpm_solver, ddim), (dpm_solver_sde, ddpm)):
+        for spacing in ("linspace", "log_snr"):
+            settings = dict(clip=False, spacing=spacing)
+            a, b = (next(f(diffusion, noise, 7, seeded(), **settings)) for f in (solver, kin))
+            torch.testing.assert_close(a.x, b.x, rtol=1e-7, atol=1e-7)
+
+
+def test_the_noisy_solver_has_the_moments_of_the_data():
+    diffusion = ideal("cosine", timesteps=1000)
+    found = last(dpm_solver_sde(diffusion, start(), 200, seeded(), clip=False)).numpy()
+    np.testing.assert_allclose(found.mean(axis=0), MU, atol=0.02)
+    np.testing.assert_allclose(found.std(axis=0), S, rtol=0.03)
+
+
+def test_the_noisy_solver_comes_closer_than_ddpm_with_as_many_steps():
+    diffusion = ideal("cosine", timesteps=1000)
+    worst = [
+        np.abs(last(f(diffusion, start(), 20, seeded(), clip=False)).numpy().std(axis=0) - S).max()
+        for f in (dpm_solver_sde, ddpm)
+    ]
+    assert worst[0] < worst[1] / 2
+
+
+@EVERY
+@pytest.mark.parametrize("steps", [1, 2, 20])
+def test_every_sampler_starts_from_a_schedule_that_leaves_nothing(sampler, steps):
+    schedule = NoiseSchedule("linear", 100, zero_terminal_snr=True)
+    betas = schedule.betas.clamp(max=1 - 1e-12)  # the network of the test divides by alpha_bar
+    diffusion = GaussianDiffusion(IdealNetwork(betas, MU, S, "v"), schedule, "v")
+    found = last(sampler(diffusion, start(2000), steps, seeded(), clip=False))
+    assert found.isfinite().all()
+    np.testing.assert_allclose(found.mean(0), MU, atol=0.1)
+
+
+@EVERY
+def test_dynamic_clipping_reaches_the_samplers(sampler):
+    diffusion = ideal(timesteps=20, mu=0.0, s=3.0)
+    for step in sampler(diffusion, start(50, shape=(64,)), 10, seeded(), clip="dynamic"):
+        assert step.x0.abs().max() <= 1
+        # one in 200 is cut off, and not one in three as by plain clipping
+        assert (step.x0.abs() == 1).double().mean() < 0.05

@@ -159,11 +159,30 @@ def test_a_schedule_that_rounds_the_signal_to_zero_is_refused(arguments):
 
 
 def test_arguments_make_the_same_schedule_again():
-    for schedule in (NoiseSchedule("sigmoid", 30, 0.01, 0.4), NoiseSchedule("cosine", 30, s=0.1)):
+    for schedule in (
+        NoiseSchedule("sigmoid", 30, 0.01, 0.4),
+        NoiseSchedule("linear", 30, shift=2.5),
+        NoiseSchedule("quadratic", 30, shift=0.5, zero_terminal_snr=True),
+        NoiseSchedule("cosine", 30, s=0.1),
+    ):
         again = NoiseSchedule(**schedule.arguments)
         assert torch.equal(again.betas, schedule.betas)
+        assert torch.equal(again.alpha_bars, schedule.alpha_bars)
         assert again.arguments == schedule.arguments
-    assert schedule.arguments == dict(name="cosine", timesteps=30, start=1e-4, end=0.02, s=0.1)
+    assert schedule.arguments == dict(
+        name="cosine",
+        timesteps=30,
+        start=1e-4,
+        end=0.02,
+        s=0.1,
+        shift=1.0,
+        zero_terminal_snr=False,
+    )
+
+
+def test_arguments_of_before_the_shift_was_invented_make_the_plain_schedule():
+    old = dict(name="cosine", timesteps=30, start=1e-4, end=0.02, s=0.008)
+    assert torch.equal(NoiseSchedule(**old).alpha_bars, NoiseSchedule("cosine", 30).alpha_bars)
 
 
 @PROPERTY
@@ -319,3 +338,209 @@ def test_a_leap_of_one_is_the_default():
         schedule.posterior(x0, x_t, t, t - 1), schedule.posterior(x0, x_t, t), strict=True
     ):
         assert torch.equal(given_, default)
+
+
+# Shift and zero terminal SNR
+
+
+def assert_consistent(schedule):
+    """Betas, alphas, alpha_bars and SNR tell the same story."""
+    for values in (schedule.betas, schedule.alphas, schedule.alpha_bars, schedule.snr):
+        assert values.dtype == torch.float64 and values.shape == (schedule.timesteps,)
+    torch.testing.assert_close(schedule.alphas, 1 - schedule.betas, rtol=0, atol=1e-15)
+    assert ((schedule.betas > 0) & (schedule.betas <= 1)).all()
+    product = schedule.alphas.cumprod(0)
+    torch.testing.assert_close(product, schedule.alpha_bars, rtol=1e-9, atol=0)
+    ratio = schedule.alpha_bars / (1 - schedule.alpha_bars)
+    torch.testing.assert_close(schedule.snr, ratio, rtol=1e-12, atol=0)
+    torch.testing.assert_close(schedule.log_snr, ratio.log(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shift", [0.1, 0.5, 2, 8.0])
+def test_a_shift_moves_the_log_snr_by_the_same_everywhere(name, shift):
+    logs = log_alpha_bars(expected_betas(name, 100))
+    log_snr = np.array([log - math.log(-math.expm1(log)) for log in logs])
+    schedule = NoiseSchedule(name, 100, shift=shift)
+    expected = log_snr - 2 * math.log(shift)
+    np.testing.assert_allclose(schedule.log_snr, expected, rtol=0, atol=1e-9)
+    assert_consistent(schedule)
+
+
+def test_a_shift_multiplies_the_noise_beside_the_image():
+    """sigma / alpha of what `add_noise` makes is shift times what it was."""
+    one, zero, t = torch.ones(50, 1).double(), torch.zeros(50, 1).double(), torch.arange(50)
+
+    def noise_to_signal(schedule):
+        return schedule.add_noise(zero, t, one) / schedule.add_noise(one, t, zero)
+
+    plain, shifted = NoiseSchedule("cosine", 50), NoiseSchedule("cosine", 50, shift=4.0)
+    expected = 4 * noise_to_signal(plain)
+    torch.testing.assert_close(noise_to_signal(shifted), expected, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shift", [1, 1.0])
+def test_a_shift_of_one_changes_nothing_bit_for_bit(name, shift):
+    plain, shifted = NoiseSchedule(name, 100), NoiseSchedule(name, 100, shift=shift)
+    for attribute in ("betas", "alphas", "alpha_bars", "snr", "log_snr"):
+        assert torch.equal(getattr(shifted, attribute), getattr(plain, attribute))
+
+
+def test_shifts_there_and_back_cancel():
+    there = NoiseSchedule("linear", 100, shift=3.0).log_snr
+    back = NoiseSchedule("linear", 100, shift=1 / 3).log_snr
+    middle = NoiseSchedule("linear", 100).log_snr
+    torch.testing.assert_close((there + back) / 2, middle, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("shift", [0, 0.009, -1, 101, math.inf, math.nan])
+def test_a_shift_that_cannot_be_is_refused_with_its_range(shift):
+    with pytest.raises(InputError, match=r"shift .* 0\.01 to 100, not") as caught:
+        NoiseSchedule("linear", 10, shift=shift)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("timesteps", [2, 3, 50, 1000])
+@pytest.mark.parametrize("shift", [1.0, 0.5, 4.0])
+def test_zero_terminal_snr_leaves_nothing_at_the_end_and_the_first_step_as_it_was(
+    name, timesteps, shift
+):
+    plain = NoiseSchedule(name, timesteps, shift=shift)
+    schedule = NoiseSchedule(name, timesteps, shift=shift, zero_terminal_snr=True)
+    assert schedule.alpha_bars[-1] == schedule.snr[-1] == schedule.alphas[-1] == 0
+    assert schedule.betas[-1] == 1 and schedule.log_snr[-1] == -math.inf
+    torch.testing.assert_close(schedule.alpha_bars[0], plain.alpha_bars[0], rtol=1e-12, atol=0)
+    assert (schedule.alpha_bars.diff() < 0).all()
+    assert (schedule.alpha_bars[1:] < plain.alpha_bars[1:]).all()
+    assert_consistent(schedule)
+
+
+def test_zero_terminal_snr_is_algorithm_1_of_lin_et_al_2023():
+    """sqrt(alpha_bar) on a straight map that takes the last to 0 and the first to itself."""
+    before = np.sqrt(np.cumprod(1 - expected_betas("linear", 100)))
+    after = NoiseSchedule("linear", 100, zero_terminal_snr=True).alpha_bars.sqrt()
+    fraction = (before - before[-1]) / (before[0] - before[-1])
+    np.testing.assert_allclose(after, before[0] * fraction, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", NAMES)
+def test_with_zero_terminal_snr_every_step_can_be_undone(name, dtype):
+    schedule = NoiseSchedule(name, 1000, zero_terminal_snr=True)
+    t = torch.arange(1000)
+    x0, x_t = torch.randn(2, 1000, 3, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(schedule.add_noise(x0, t, x_t)[-1], x_t[-1])  # pure noise
+    for previous in (t - 1, (t - 50).clamp(min=-1), torch.full_like(t, -1)):
+        mean, variance = schedule.posterior(x0, x_t, t, previous)
+        assert mean.isfinite().all() and variance.isfinite().all()
+        assert ((variance >= 0) & (variance <= 1)).all()
+        # x_T says nothing: what is before it is drawn as if there were only x_0
+        last, kept = previous[-1:], schedule.at("alpha_bar", previous[-1:], x0)[0]
+        torch.testing.assert_close(mean[-1:], schedule.add_noise(x0[-1:], last, 0 * x0[-1:]))
+        torch.testing.assert_close(variance[-1], 1 - kept, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("timesteps", [20_000, 80_000, 200_000])
+def test_a_schedule_that_is_nothing_long_before_its_end_is_refused_or_finite(timesteps):
+    try:
+        schedule = NoiseSchedule("linear", timesteps, zero_terminal_snr=True)
+    except InputError as error:
+        assert len(str(error).splitlines()) == 1
+    else:
+        assert_consistent(schedule)
+
+
+# Between the timesteps
+
+TABLES = ("alpha_bar", "log_alpha_bar", "sqrt_alpha_bar", "sqrt_one_minus_alpha_bar")
+KINDS = [{}, {"shift": 3.0}, {"shift": 0.3}, {"zero_terminal_snr": True}]
+
+
+def at(schedule, table, t, dtype=torch.float64):
+    t = torch.as_tensor(t)
+    return schedule.at(table, t, torch.zeros(len(t), 1, dtype=dtype))[:, 0]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float64, 1e-12), (torch.float32, 1e-6)],
+    ids=["double", "single"],
+)
+def test_whole_floats_are_the_integers(name, kind, dtype, tolerance):
+    schedule = NoiseSchedule(name, 1000, **kind)
+    t = torch.arange(-1, 999 if kind.get("zero_terminal_snr") else 1000)
+    for table in TABLES:
+        whole, floats = (at(schedule, table, i, dtype) for i in (t, t.float()))
+        assert floats.dtype == dtype and floats.shape == whole.shape
+        torch.testing.assert_close(floats, whole, rtol=1000 * tolerance, atol=tolerance)
+        assert torch.equal(at(schedule, table, t.double(), dtype), floats)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nothing_is_left_at_the_end_as_a_float_either(dtype):
+    schedule, end = NoiseSchedule("linear", 100, zero_terminal_snr=True), [99.0]
+    for table, expected in {
+        "alpha_bar": 0,
+        "sqrt_alpha_bar": 0,
+        "sqrt_one_minus_alpha_bar": 1,
+    }.items():
+        assert at(schedule, table, end, dtype).item() == pytest.approx(expected, abs=1e-7)
+
+
+@PROPERTY
+@given(schedules(), st.integers(0, 2**31))
+def test_between_two_timesteps_lies_what_is_between_their_noises(schedule, seed):
+    generator = torch.Generator().manual_seed(seed)
+    t = torch.rand(40, dtype=torch.float64, generator=generator) * schedule.timesteps - 1
+    t = t.sort().values
+    for table in TABLES:
+        found = at(schedule, table, t)
+        low, high = (at(schedule, table, i.long()) for i in (t.floor(), t.ceil()))
+        low, high = torch.minimum(low, high), torch.maximum(low, high)
+        assert ((found >= low - 1e-12) & (found <= high + 1e-12)).all()
+        sign = 1 if table == "sqrt_one_minus_alpha_bar" else -1
+        assert (sign * found.diff() >= -1e-12).all()
+
+
+def test_between_two_timesteps_the_angle_between_image_and_noise_is_a_straight_line():
+    for kind in KINDS:
+        schedule = NoiseSchedule("cosine", 20, **kind)
+        angles = [0.0, *(math.acos(math.sqrt(kept)) for kept in schedule.alpha_bars)]
+        for t, share in [(-1, 0.5), (0, 0.25), (7, 0.9), (17, 0.5), (18, 0.999)]:
+            angle = (1 - share) * angles[t + 1] + share * angles[t + 2]
+            for table, expected in {
+                "alpha_bar": math.cos(angle) ** 2,
+                "log_alpha_bar": 2 * math.log(math.cos(angle)),
+                "sqrt_alpha_bar": math.cos(angle),
+                "sqrt_one_minus_alpha_bar": math.sin(angle),
+            }.items():
+                found = at(schedule, table, torch.tensor([t + share], dtype=torch.float64)).item()
+                assert found == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "t", [torch.tensor([2, 8]), torch.tensor([2.5, 8.0])], ids=["int", "float"]
+)
+def test_tables_follow_the_dtype_and_the_device_of_the_images(dtype, t):
+    """The device that holds nothing, meta, stands for one that the machine may not have."""
+    schedule = NoiseSchedule("linear", 10)
+    for device in ("cpu", "meta", "cpu"):
+        x = torch.zeros(2, 3, 4, dtype=dtype, device=device)
+        for table in TABLES:
+            values = schedule.at(table, t.to(device), x)
+            assert (values.dtype, values.device.type) == (dtype, device)
+            assert values.shape == (2, 1, 1)
+        assert schedule.add_noise(x, t.to(device), x).dtype == dtype
+
+
+def test_noise_added_between_the_timesteps_keeps_unit_variance():
+    schedule = NoiseSchedule("linear", 1000, shift=2.0)
+    t = torch.linspace(0, 999, 333, dtype=torch.float64)
+    one, zero = torch.ones(333, 1).double(), torch.zeros(333, 1).double()
+    power = schedule.add_noise(one, t, zero) ** 2 + schedule.add_noise(zero, t, one) ** 2
+    torch.testing.assert_close(power, one, rtol=1e-12, atol=0)

@@ -38,7 +38,7 @@ import torch
 
 from diffusion_lib import GaussianDiffusion, ddim, ddpm, exercises, explorer, plots, sample, toys
 from diffusion_lib.data import load_images, to_images
-from diffusion_lib.samplers import spaced_timesteps
+from diffusion_lib.spacing import spaced_timesteps
 from diffusion_lib.training import find_device
 
 torch.manual_seed(0)
@@ -320,7 +320,7 @@ def walk(diffusion, x, timesteps, eta=0.0, generator=None, clip=False):
 
 
 # %%
-timesteps = spaced_timesteps(T, 50)  # [999, 979, ... 20, 0]
+timesteps = spaced_timesteps(schedule, 50)  # [999, 979, ... 20, 0]
 for eta in [0, 0.6, 1]:
     ours = walk(ideal, start, timesteps, eta, torch.Generator().manual_seed(4))
     dice = torch.Generator().manual_seed(4)
@@ -477,7 +477,7 @@ noise = torch.randn(2000, 2)  # (2000, 2)
 for name, eta in [("with dice (ddpm)", 1.0), ("without (ddim)", 0.0)]:
     for count in counts:
         dice = torch.Generator().manual_seed(8)
-        leapers[name][count] = walk(ideal, noise, spaced_timesteps(T, count), eta, dice)
+        leapers[name][count] = walk(ideal, noise, spaced_timesteps(schedule, count), eta, dice)
 
 # %%
 figure, all_axes = plt.subplots(
@@ -550,8 +550,9 @@ plt.show()
 # from the portrait of 200 steps. That difference falls about like one over the number of steps.*
 # Euler's method does that with any differential equation: each step follows a straight line where
 # the way is a curve (Song et al., section 4.3). Methods that feel the bend do with fewer steps;
-# DPM-Solver++ (Lu et al. 2022, [arXiv 2211.01095](https://arxiv.org/abs/2211.01095)) is a
-# well-known one.
+# DPM-Solver++ (Lu et al. 2022, [arXiv 2211.01095](https://arxiv.org/abs/2211.01095)) looks back at
+# the guess of the step before, and so sees where the guess is heading. In the package it is called
+# `dpm_solver`, a generator like the others; page 06 measures what it buys.
 
 # %%
 plots.image_rows(
@@ -671,8 +672,8 @@ plots.image_grid(step.x0, columns=FACES, title=f"Stopped at t = {step.t}")
 
 # %% [markdown]
 # *Six steps in: shades of the mean face, and already eight different ones.* `sample` is for those
-# who only want pictures: it draws the noise, runs a sampler in batches, and returns them. The same
-# seed gives the same portraits.
+# who only want pictures: it draws the noise, runs a sampler in batches (`dpm_solver` with 20 steps,
+# if you name none), and returns them. The same seed gives the same portraits.
 
 # %%
 portraits = sample(diffusion, 32, steps=20, seed=1)  # (32, 3, 16, 16), -1 to 1
@@ -747,7 +748,7 @@ exercises.check_leap(leap_solution)
 
 # %%
 real = x0[[3, 10, 57, 100]].to(device)  # (4, 3, 16, 16), from the training set
-timesteps = spaced_timesteps(T, 100)
+timesteps = spaced_timesteps(schedule, 100)
 x, here = real, alpha_bars[-1]
 for t in reversed(timesteps):
     epsilon = diffusion.denoise(x, torch.full((4,), t, device=device)).epsilon
@@ -860,7 +861,7 @@ def guess(x, t):
 noise = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(21)).to(device)
 redrawn = {}
 for t_0 in [50, 150, 250, 350, 450, 550, 650, 800, 999]:
-    left = [t_0, *[t for t in spaced_timesteps(T, 40) if t < t_0]]
+    left = [t_0, *[t for t in spaced_timesteps(schedule, 40) if t < t_0]]
     redrawn[t_0] = redraw_solution(sketch.to(device), noise, guess, alpha_bars, left).cpu()
 
 # %%
@@ -998,5 +999,6 @@ plots.image_rows(
 #   two on the sphere. And a few dozen steps do.
 # - The same loop, begun late, finishes sketches; with the known part pasted in, it fills holes.
 #
-# **Next:** train on pictures of your own. `python -m diffusion_lib.train NAME PATH` is the
-# loop of page 04 with all the trimmings, and the README says what it can do.
+# **Next:** [06, is it any good?](06_is_it_any_good.ipynb) Looks lie: how to measure samples, and
+# whether a model only knows its training set by heart. Or train on pictures of your own:
+# `python -m diffusion_lib.train NAME PATH` is the loop of page 04 with all the trimmings.
