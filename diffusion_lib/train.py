@@ -3,6 +3,7 @@
 import glob
 import sys
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 from diffusion_lib.cli import Parser, run
@@ -115,6 +116,9 @@ def continued(settings: dict, chosen: dict) -> TrainConfig:
     Raises:
         InputError: another setting was chosen that the run does not have.
     """
+    settings = asdict(
+        TrainConfig(**settings)
+    )  # a run from before an option existed has its default
     for option, value in chosen.items():
         if option not in FREE_ON_RESUME and value != settings[option]:
             raise InputError(
@@ -132,7 +136,7 @@ def warn_of_leftovers(schedule) -> None:
         warnings.warn(
             f"the last of {schedule.timesteps} timesteps still shows {left:.0%} of the image, but "
             "sampling starts from pure noise: take more --timesteps, a larger --end, or "
-            "--beta_schedule cosine",
+            "--beta_schedule cosine or --zero_terminal_snr",
             stacklevel=2,
         )
 

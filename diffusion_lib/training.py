@@ -62,7 +62,14 @@ def build(config: TrainConfig, channels: int) -> GaussianDiffusion:
     torch.manual_seed(config.seed)
     return GaussianDiffusion(
         UNet.for_images(config.image_size, channels, config.width, config.patch),
-        NoiseSchedule(config.beta_schedule, config.timesteps, config.start, config.end),
+        NoiseSchedule(
+            config.beta_schedule,
+            config.timesteps,
+            config.start,
+            config.end,
+            shift=config.shift,
+            zero_terminal_snr=config.zero_terminal_snr,
+        ),
         config.prediction,
     )
 
@@ -84,6 +91,8 @@ class Trainer:
     """
 
     def __init__(self, diffusion: GaussianDiffusion, pixels: Tensor, config: TrainConfig):
+        if config.flip and pixels.dim() != 4:
+            raise InputError(f"flip is for images, not for data of shape {tuple(pixels.shape[1:])}")
         self.config = config
         self.device = find_device(config.device)
         self.diffusion = diffusion.to(self.device)
@@ -144,11 +153,14 @@ class Trainer:
         # (The factor keeps seeds apart: a generator on the CPU reads 32 bits of its seed.)
         self.generator.manual_seed(self.config.seed * 2_654_435_761 + self.step)
         random = dict(device=self.device, generator=self.generator)
-        t = torch.randint(self.diffusion.schedule.timesteps, (len(x0),), **random)
+        t = self.draw_timesteps(len(x0), random)
         noise = torch.randn(x0.shape, **random)
+        if self.config.flip:
+            mirrored = torch.rand(len(x0), **random) < 0.5
+            x0 = torch.where(mirrored.view(-1, 1, 1, 1), x0.flip(-1), x0)
 
         # 2. How far off is the network, and which way is better?
-        loss = self.diffusion.loss(x0, t, noise)
+        loss = self.diffusion.loss(x0, t, noise, self.config.min_snr)
         self.optimiser.zero_grad()
         loss.backward()
         norm = clip_grad_norm_(self.diffusion.parameters(), self.config.clip_norm)
@@ -160,6 +172,13 @@ class Trainer:
         self.averaged.update_parameters(self.diffusion.network)
         self.step += 1
         return loss.detach(), norm
+
+    def draw_timesteps(self, count: int, random: dict) -> Tensor:
+        """Timesteps for a batch, shape (count,): whole ones 0..T-1, or floats if `continuous`."""
+        timesteps = self.diffusion.schedule.timesteps
+        if self.config.continuous:
+            return torch.rand(count, **random) * (timesteps - 1)
+        return torch.randint(timesteps, (count,), **random)
 
     def learning_rate(self, step: int) -> float:
         """Rises to `lr` over the first `warmup` steps, then falls to 0 on a half cosine."""

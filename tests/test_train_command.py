@@ -209,7 +209,15 @@ def test_defaults_are_those_of_the_contract(config_of, tmp_path, monkeypatch):
         (["--channels", "1"], "channels", "1"),
         (["--seed", "3"], "seed", 3),
         (["--report-every", "3"], "report_every", 3),
-        (["--sampler", "ddpm"], "sampler", "ddpm"),
+        *[(["--sampler", name], "sampler", name) for name in SAMPLERS],
+        (["--flip"], "flip", True),
+        (["--shift", "2.5"], "shift", 2.5),
+        (["--shift", "4"], "shift", 4.0),
+        (["--zero_terminal_snr"], "zero_terminal_snr", True),
+        (["--zero-terminal-snr"], "zero_terminal_snr", True),
+        (["--continuous"], "continuous", True),
+        (["--min_snr", "5"], "min_snr", 5.0),
+        (["--min-snr=5"], "min_snr", 5.0),
         (["--steps", "3"], "steps", 3),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -225,6 +233,41 @@ def test_flags_reach_the_model(run):
     assert model.image_shape == (3, 16, 16) and model.prediction == "v"
     assert (model.schedule.name, model.schedule.timesteps) == ("cosine", 30)
     assert model.network.width == 16
+
+
+def test_shift_and_zero_terminal_snr_reach_the_model(run):
+    outcome = run("mine", "--shift", 2, "--zero_terminal_snr", "--prediction", "v")
+    assert outcome.status == 0 and outcome.messages == []
+    schedule = GaussianDiffusion.load("mine.pth").schedule
+    assert (schedule.shift, schedule.zero_terminal_snr) == (2.0, True)
+    assert schedule.alpha_bars[-1] == 0
+
+
+@pytest.mark.parametrize("flags", ["--flip", "--continuous", "--min_snr 0.5", "--shift 2"])
+def test_each_way_of_training_leads_to_other_weights(run, flags):
+    run("plain", "--lr", 0.01)
+    outcome = run("other", "--lr", 0.01, *flags.split())
+    assert outcome.status == 0 and outcome.messages == []
+    assert not equal(weights_of("plain.pth"), weights_of("other.pth"))
+
+
+def test_epsilon_with_zero_terminal_snr_is_answered_with_the_flag_to_change(run, tmp_path):
+    assert_refused(run("mine", "--zero_terminal_snr"), "zero_terminal_snr", "prediction v or x0")
+    assert {path.name for path in tmp_path.iterdir()} == {"images"}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_draws_the_samples_of_an_epoch(command, images, tmp_path, sampler):
+    flags = ["--sampler", sampler, "--disable_tensorboard"]
+    outcome = command(train.main, "train", "mine", images, *TINY, *flags)
+    assert outcome.status == 0 and outcome.messages == []
+    assert (tmp_path / "out" / "mine_epoch_001.png").is_file()
+    assert (tmp_path / "plot" / "mine_epoch_001.png").is_file()
+
+
+def test_zero_terminal_snr_mends_too_short_a_schedule(run):
+    outcome = run("mine", "-t", 50, "-s", "linear", "--zero_terminal_snr", "--prediction", "v")
+    assert outcome.status == 0 and outcome.messages == []
 
 
 def test_too_short_a_schedule_is_warned_of(run):
@@ -266,6 +309,15 @@ def test_the_usual_schedule_is_not_warned_of(run):
         ("--seed -1", "seed"),
         ("--steps 60 -t 50", "steps"),
         ("--sampler euler", "euler"),
+        ("--shift 0", "shift"),
+        ("--shift -1", "shift"),
+        ("--shift nan", "shift"),
+        ("--shift inf", "shift"),
+        ("--shift 1000", "0.01 to 100"),
+        ("--shift much", "much"),
+        ("--min_snr -1", "min_snr"),
+        ("--min_snr nan", "min_snr"),
+        ("--flip yes", "yes"),
         ("--channels 4", "4"),
         ("--fit pad", "pad"),
         ("--prediction noise", "noise"),
@@ -447,6 +499,12 @@ def test_images_and_log_may_be_disabled_from_now_on(command, images, resume, tmp
         ("-s linear", "--beta_schedule"),
         ("-i 16", "--image_size"),
         ("--seed 1", "--seed"),
+        ("--flip", "--flip"),
+        ("--shift 2", "--shift"),
+        ("--zero_terminal_snr", "--zero_terminal_snr"),
+        ("--continuous", "--continuous"),
+        ("--min_snr 5", "--min_snr"),
+        ("--prediction v", "--prediction"),
     ],
 )
 def test_what_would_change_the_run_is_refused_by_name(run, resume, tmp_path, flags, word):
@@ -459,6 +517,40 @@ def test_what_would_change_the_run_is_refused_by_name(run, resume, tmp_path, fla
 def test_settings_that_agree_with_the_run_may_be_repeated(run, resume):
     run("mine", "-e", 2, "--minutes", "1e-9")
     assert resume("mine", "-b", 4, "-i", 8, "-s", "cosine").status == 0
+
+
+def test_the_new_settings_of_a_run_are_taken_over_bit_for_bit(run, resume):
+    flags = ["-e", 2, "--flip", "--shift", 2, "--zero_terminal_snr", "--prediction", "v"]
+    flags += ["--continuous", "--min_snr", 5, "--lr", 0.01]
+    run("whole", *flags, "--folder", "whole")
+    run("part", *flags, "--minutes", "1e-9")
+    outcome = resume("part", *QUIET)
+    assert outcome.status == 0 and outcome.messages == []
+    assert equal(weights_of("part.pth"), weights_of("whole/whole.pth"))
+
+
+NEWER = ("flip", "shift", "zero_terminal_snr", "continuous", "min_snr")
+
+
+@pytest.fixture
+def old_run(run, tmp_path):
+    """A run begun before there were the settings of NEWER."""
+    run("mine", "-e", 2, "--minutes", "1e-9")
+    content = load_file(tmp_path / "autosave.pth")
+    for name in NEWER:
+        del content["training"]["config"][name]
+        content["schedule"].pop(name, None)
+    torch.save(content, tmp_path / "autosave.pth")
+
+
+def test_a_run_of_an_older_version_goes_on_with_the_defaults(old_run, resume):
+    assert resume("mine").status == 0
+    assert state_of("autosave.pth")["config"]["shift"] == 1.0
+    assert state_of("autosave.pth")["step"] == 4
+
+
+def test_a_setting_that_a_run_of_an_older_version_did_not_have_is_refused(old_run, resume):
+    assert_refused(resume("mine", "--flip"), "--flip")
 
 
 def test_there_must_be_something_to_resume(resume):

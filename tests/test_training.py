@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from diffusion_lib import InputError, TrainConfig, Trainer
+from diffusion_lib import GaussianDiffusion, InputError, NoiseSchedule, TrainConfig, Trainer
 from diffusion_lib.files import load_file
 from diffusion_lib.training import build, find_device
 
@@ -90,9 +90,9 @@ def draws(trainer: Trainer, steps: int) -> list[tuple]:
     """The timesteps and the noise of some steps."""
     seen, loss = [], trainer.diffusion.loss
 
-    def spy(x0, t, noise):
+    def spy(x0, t, noise, *more):
         seen.append((tuple(t.tolist()), tuple(noise.flatten().tolist())))
-        return loss(x0, t, noise)
+        return loss(x0, t, noise, *more)
 
     trainer.diffusion.loss = spy
     for _ in range(steps):
@@ -258,6 +258,162 @@ def test_sampling_between_reports_changes_nothing():
         torch.randn(3)
     list(plain)
     assert equal(weights(sampling), weights(plain))
+
+
+# Mirrored images, timesteps that are not whole, weighted losses
+
+WAYS = [
+    dict(flip=True),
+    dict(continuous=True),
+    dict(min_snr=5.0),
+    dict(shift=2.0),
+    dict(zero_terminal_snr=True, prediction="v"),
+    dict(flip=True, continuous=True, min_snr=5.0, shift=2.0, prediction="v"),
+]
+
+
+def shown(trainer: Trainer, steps: int) -> list[tuple[torch.Tensor, torch.Tensor, tuple]]:
+    """The images, the timesteps and what else some steps ask the loss for."""
+    seen, loss = [], trainer.diffusion.loss
+
+    def spy(x0, t, noise, *more):
+        seen.append((x0.clone(), t.clone(), more))
+        return loss(x0, t, noise, *more)
+
+    trainer.diffusion.loss = spy
+    for _ in range(steps):
+        trainer.train_step()
+    return seen
+
+
+def test_flip_mirrors_about_half_of_the_images_and_changes_nothing_else():
+    pixels = PIXELS[:1].repeat(64, 1, 1, 1)
+    settings = dict(batch_size=64, epochs=8)
+    plain, mirrored = (make_trainer(pixels, flip=flip, **settings) for flip in (False, True))
+    shares = []
+    for (straight, t, _), (x0, same_t, _) in zip(shown(plain, 8), shown(mirrored, 8), strict=True):
+        assert torch.equal(t, same_t)
+        turned = [torch.equal(a, b.flip(-1)) for a, b in zip(x0, straight, strict=True)]
+        kept = [torch.equal(a, b) for a, b in zip(x0, straight, strict=True)]
+        assert [a != b for a, b in zip(turned, kept, strict=True)] == [True] * 64
+        shares.append(sum(turned) / 64)
+    assert len(set(shares)) > 1 and 0.35 < sum(shares) / 8 < 0.65
+
+
+def test_flip_mirrors_left_and_right_and_not_up_and_down():
+    gradient = torch.arange(0, 256, 32).byte().view(1, 1, 1, 8).expand(8, 1, 8, 8)
+    for x0, _, _ in shown(make_trainer(gradient, flip=True, batch_size=8, epochs=3), 3):
+        assert torch.equal(x0, x0[:, :, :1].expand_as(x0))  # all rows alike, as before
+        rising = (x0.diff(dim=-1) > 0).flatten(1).all(1)
+        assert 0 < rising.sum() < 8
+
+
+def test_an_image_is_mirrored_at_one_time_and_not_at_another():
+    seen = [x0 for x0, _, _ in shown(make_trainer(PIXELS[:1], flip=True, epochs=20), 20)]
+    assert 0 < sum(torch.equal(x0, seen[0]) for x0 in seen) < 20
+
+
+def test_without_flip_images_are_shown_as_they_are():
+    for x0, _, _ in shown(make_trainer(PIXELS[:1], epochs=10), 10):
+        torch.testing.assert_close(x0[0], PIXELS[0].float() / 127.5 - 1, rtol=0, atol=1e-6)
+
+
+def test_flip_is_refused_for_what_is_no_image():
+    points = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+    diffusion = GaussianDiffusion(torch.nn.Linear(2, 2), NoiseSchedule("cosine", 20))
+    with pytest.raises(InputError, match=r"flip is for images, not for data of shape \(2,\)"):
+        Trainer(diffusion, points, replace(TINY, flip=True))
+
+
+def test_timesteps_are_whole_unless_they_are_to_be_continuous():
+    for _, t, _ in shown(make_trainer(), 3):
+        assert t.dtype == torch.int64 and t.shape == (2,)
+
+
+def test_continuous_timesteps_fill_the_schedule_from_0_to_the_last():
+    seen = shown(make_trainer(continuous=True, batch_size=512, timesteps=5), 3)
+    t = torch.cat([t for _, t, _ in seen])
+    assert t.is_floating_point() and t.shape == (3 * 512,)
+    assert 0 <= t.min() < 0.1 and 3.9 < t.max() <= 4
+    assert (t != t.round()).sum() > 0.95 * len(t)
+    counts = torch.histc(t, 4, 0, 4)  # evenly: each quarter has its share
+    assert ((counts / len(t) - 0.25).abs() < 0.06).all()
+
+
+def test_whole_timesteps_are_drawn_evenly():
+    seen = shown(make_trainer(batch_size=512, timesteps=5), 3)
+    counts = torch.bincount(torch.cat([t for _, t, _ in seen]), minlength=5)
+    assert ((counts / counts.sum() - 0.2).abs() < 0.06).all() and len(counts) == 5
+
+
+def test_every_step_and_every_seed_draws_other_timesteps():
+    for continuous in (False, True):
+        settings = dict(continuous=continuous, batch_size=8, timesteps=1000)
+        seen = [
+            tuple(t.tolist())
+            for seed in (0, 1, 2**32 - 1)
+            for _, t, _ in shown(make_trainer(seed=seed, **settings), 3)
+        ]
+        assert len(set(seen)) == 9
+
+
+@pytest.mark.parametrize("gamma", [0.0, 5.0])
+def test_min_snr_reaches_the_loss(gamma):
+    trainer = make_trainer(min_snr=gamma, beta_schedule="cosine", prediction="x0")
+    asked, loss = [], trainer.diffusion.loss
+
+    def spy(*given, **named):
+        asked.append((given, named))
+        return loss(*given, **named)
+
+    trainer.diffusion.loss = spy
+    found, _ = trainer.train_step()
+    ((x0, t, noise, *_), _) = asked[0]
+    by_hand = make_trainer(beta_schedule="cosine", prediction="x0").diffusion.train()
+    assert found.item() == by_hand.loss(x0, t, noise, gamma).item()
+    assert (found == by_hand.loss(x0, t, noise)).item() == (gamma == 0)
+
+
+def test_shift_and_zero_terminal_snr_reach_the_schedule():
+    config = replace(TINY, shift=2.0, zero_terminal_snr=True, prediction="v")
+    schedule = build(config, channels=1).schedule
+    assert (schedule.shift, schedule.zero_terminal_snr, schedule.timesteps) == (2.0, True, 20)
+    plain = build(TINY, channels=1).schedule
+    assert (plain.shift, plain.zero_terminal_snr) == (1.0, False)
+
+
+def test_epsilon_with_zero_terminal_snr_is_an_input_error_that_names_the_setting_to_change():
+    with pytest.raises(InputError, match=r"zero_terminal_snr.*prediction v or x0"):
+        build(replace(TINY, zero_terminal_snr=True), channels=1)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_every_way_of_training_learns_otherwise_and_finitely(way):
+    trainer, plain = (make_trainer(lr=0.01, epochs=1, **settings) for settings in (way, {}))
+    assert all(math.isfinite(report.loss) for report in trainer)
+    list(plain)
+    assert not equal(weights(trainer), weights(plain))
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_every_way_of_training_goes_on_bit_for_bit(tmp_path, way):
+    whole, first, second = (
+        make_trainer(lr=0.01, epochs=2, report_every=1, **way) for _ in range(3)
+    )
+    losses = [report.loss for report in whole]
+    for report in first:
+        first.stopping = report.step == 2
+    first.save(tmp_path / "run.pth")
+    second.restore(load_file(tmp_path / "run.pth"))
+    assert [report.loss for report in second] == losses[2:]
+    assert equal(weights(second), weights(whole)) and equal(averages(second), averages(whole))
+
+
+def test_these_ways_are_off_unless_asked_for():
+    off = dict(flip=False, continuous=False, min_snr=0.0, shift=1.0, zero_terminal_snr=False)
+    assert TrainConfig() == TrainConfig(**off)
+    ((_, t, more),) = shown(make_trainer(), 1)
+    assert not t.is_floating_point() and not any(more)
 
 
 # Saving and restoring
