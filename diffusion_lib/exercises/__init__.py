@@ -6,6 +6,11 @@ from diffusion_lib.exercises.forward_process import (
     check_jump_on,
     check_recover_x0,
 )
+from diffusion_lib.exercises.metrics import (
+    check_nearest_other,
+    check_spread_term,
+    check_unbiased_distance,
+)
 from diffusion_lib.exercises.sampling import (
     check_leap,
     check_paste_known,
@@ -45,6 +50,7 @@ __all__ = [
     "check_later",
     "check_leap",
     "check_nearest",
+    "check_nearest_other",
     "check_noise_from_v",
     "check_paste_known",
     "check_picture_weight",
@@ -55,6 +61,8 @@ __all__ = [
     "check_simple_loss",
     "check_slerp",
     "check_space_to_depth",
+    "check_spread_term",
     "check_to_bytes",
+    "check_unbiased_distance",
     "check_zero_terminal_snr",
 ]
