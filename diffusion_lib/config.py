@@ -87,6 +87,7 @@ class TrainConfig(Config):
 
     # network
     width: int = option(64, "channels of the network's first level", at_least=8)
+    blocks: int = option(2, "residual blocks of a level, on either side", at_least=1)
     patch: int = option(0, "fold squares of so many pixels into channels; 0 chooses", at_least=0)
 
     # optimisation

@@ -61,7 +61,7 @@ def build(config: TrainConfig, channels: int) -> GaussianDiffusion:
     """
     torch.manual_seed(config.seed)
     return GaussianDiffusion(
-        UNet.for_images(config.image_size, channels, config.width, config.patch),
+        UNet.for_images(config.image_size, channels, config.width, config.patch, config.blocks),
         NoiseSchedule(
             config.beta_schedule,
             config.timesteps,

@@ -207,7 +207,12 @@ class UNet(nn.Module):
 
     @classmethod
     def for_images(
-        cls, image_size: int, channels: int = 3, width: int = 64, patch: int = 0
+        cls,
+        image_size: int,
+        channels: int = 3,
+        width: int = 64,
+        patch: int = 0,
+        blocks: int = 2,
     ) -> "UNet":
         """A network of sensible proportions for square images of this size.
 
@@ -216,7 +221,7 @@ class UNet(nn.Module):
         first level.
 
         Args:
-            image_size, channels, width: as above.
+            image_size, channels, width, blocks: as above.
             patch: as above, or 0 to choose it by the image size.
 
         Raises:
@@ -232,7 +237,7 @@ class UNet(nn.Module):
             multipliers = (1, 2, 2, 2) if widest < 64 else (1, 2, 2, 4)
         lower = [widest // 2**level for level in range(1, len(multipliers))]
         attention = tuple(resolution for resolution in lower if resolution <= 16)
-        return cls(image_size, channels, width, multipliers, attention=attention, patch=patch)
+        return cls(image_size, channels, width, multipliers, blocks, attention, patch)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """One answer for every image.

@@ -387,6 +387,12 @@ def test_epsilon_with_zero_terminal_snr_is_an_input_error_that_names_the_setting
         build(replace(TINY, zero_terminal_snr=True), channels=1)
 
 
+def test_blocks_reach_the_network():
+    for blocks in (1, 3):
+        network = build(replace(TINY, blocks=blocks), channels=1).network
+        assert [len(column) for column in network.down] == [blocks] * len(network.down)
+
+
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_every_way_of_training_learns_otherwise_and_finitely(way):
     trainer, plain = (make_trainer(lr=0.01, epochs=1, **settings) for settings in (way, {}))
