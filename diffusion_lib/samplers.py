@@ -111,7 +111,7 @@ def dpm_solver(
     steps: int | None = None,
     generator: torch.Generator | None = None,
     clip: bool | str = True,
-    spacing: str = "log_snr",
+    spacing: str = "trailing",
     eta: float = 0.0,
 ) -> Iterator[Step]:
     """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2; with noise, eq. 19).
@@ -155,7 +155,7 @@ def dpm_solver_sde(
     steps: int | None = None,
     generator: torch.Generator | None = None,
     clip: bool | str = True,
-    spacing: str = "log_snr",
+    spacing: str = "trailing",
 ) -> Iterator[Step]:
     """SDE-DPM-Solver++(2M): `dpm_solver` with eta = 1, a ddpm of second order."""
     return dpm_solver(diffusion, noise, steps, generator, clip, spacing, eta=1.0)
@@ -168,7 +168,7 @@ def heun(
     steps: int | None = None,
     generator: torch.Generator | None = None,
     clip: bool | str = True,
-    spacing: str = "log_snr",
+    spacing: str = "trailing",
 ) -> Iterator[Step]:
     """Heun's method, as in EDM (Karras et al. 2022, arXiv 2206.00364, algorithm 1).
 
