@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_lib import config, samplers, schedules
+from diffusion_lib import config, samplers, schedules, spacing
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -42,7 +42,8 @@ def test_the_readme_names_only_targets_flags_and_files_that_exist():
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", readme):
         assert (ROOT / link).exists(), link
     for module in re.findall(r"python -m (diffusion_lib\.\w+)", readme):
-        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
 
 
 def test_only_the_agreed_folders_are_at_the_top():
@@ -60,13 +61,13 @@ def test_a_file_of_the_package_imports_only_from_floors_below():
         {"errors"},
         {"config", "files"},
         {"schedules", "unet", "image_files"},
-        {"original", "data", "toys"},
+        {"original", "data", "toys", "spacing"},
         {"diffusion"},
-        {"samplers"},
+        {"samplers", "metrics"},
         {"training"},
         {"plots", "stopping", "exercises"},
         {"recording", "explorer"},
-        {"environment", "cli", "train", "predict", "benchmark"},
+        {"environment", "cli", "train", "predict", "evaluate", "benchmark"},
     ]
     height = {name: i for i, floor in enumerate(floors) for name in floor}
     rooms = {}
@@ -74,7 +75,7 @@ def test_a_file_of_the_package_imports_only_from_floors_below():
         room = path.relative_to(ROOT / "diffusion_lib").with_suffix("").parts[0]
         rooms[room] = rooms.get(room, "") + path.read_text()
     assert set(rooms) - {"__init__"} == set(height)
-    for name in set(height) - {"train", "predict", "benchmark"}:
+    for name in set(height) - {"train", "predict", "evaluate", "benchmark"}:
         imported = set(re.findall(r"from diffusion_lib\.(\w+)[\w.]* import", rooms[name])) - {name}
         assert all(height[other] < height[name] for other in imported), f"{name}: {imported}"
 
@@ -82,7 +83,8 @@ def test_a_file_of_the_package_imports_only_from_floors_below():
 def test_the_names_on_the_command_line_are_those_of_the_functions():
     """config.py repeats them, because importing the functions would make --help wait for torch."""
     assert list(config.SCHEDULES) == list(schedules.SCHEDULES)
-    assert set(config.SAMPLERS) == set(samplers.SAMPLERS)
+    assert list(config.SAMPLERS) == list(samplers.SAMPLERS)
+    assert set(config.SPACINGS) == {"auto", *spacing.SPACINGS}
 
 
 def test_an_installed_package_brings_the_bundled_sets_and_models(tmp_path):

@@ -1,4 +1,4 @@
-"""How fast is the loader? python -m diffusion_lib.benchmark PATH [--image_size N]
+"""How fast is the loader? python -m diffusion_lib.benchmark loading PATH [--image_size N]
 
 Three ways to a batch are timed in turns, in one run: opening and resizing the files with Pillow, as
 a loader without a cache does every epoch; decoding them into the cache, once; reading the cache.
@@ -9,13 +9,12 @@ compare; images per second differ from machine to machine, and from day to day.
 import io
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from diffusion_lib.cli import Parser, run
+from diffusion_lib.cli import Parser
 from diffusion_lib.config import Config, TrainConfig, option
 
 ROUNDS = 5
@@ -47,7 +46,7 @@ def rates(ways: dict[str, tuple[Callable[[], None], int]]) -> dict[str, list[flo
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = Parser(prog="benchmark", description="How fast is the loader?")
+    parser = Parser(prog="benchmark loading", description="How fast is the loader?")
     parser.add_argument("PATH", help="a folder of images, a .zip, or faces, digits or brains")
     parser.add_options(BenchmarkConfig)
     chosen = vars(parser.parse_args(arguments))
@@ -110,7 +109,3 @@ def main(arguments: list[str] | None = None) -> None:
             f"{name:<30}{middle:>12,.0f}{min(values):>12,.0f}{max(values):>12,.0f}"
             f"{middle / base:>9.2f}"
         )
-
-
-if __name__ == "__main__":
-    sys.exit(run(main, "benchmark"))
