@@ -22,8 +22,8 @@ def linspace(schedule: NoiseSchedule, steps: int) -> Tensor:
 
 def trailing(schedule: NoiseSchedule, steps: int) -> Tensor:
     """Evenly from T-1, the last leap as long as the others: it ends at the clean image without
-    asking the network about noise too faint to see, where its errors would stay as grain. Page 06
-    finds the best samples this way. Float64, (steps,).
+    asking the network about noise too faint to see, where its errors would stay as grain. Float64,
+    (steps,).
     """
     return torch.arange(steps, 0, -1, dtype=torch.float64) * schedule.timesteps / steps - 1
 

@@ -37,6 +37,13 @@ def test_the_table_has_a_line_for_each_kind_of_run(tmp_path, capsys):
     assert line.split() == ["ours:", "2.000", "(1.000", "to", "3.000)"]
 
 
+@pytest.mark.parametrize("name", ["quality", "ablation"])
+def test_what_comes_with_the_course_was_measured_with_three_seeds(name):
+    found = records.measurements(name)
+    assert {record["seed"] for record in found} == {0, 1, 2}
+    assert all(record["kernel"] > 0 and record["samples"] >= 250 for record in found)
+
+
 def test_our_trainer_uses_up_the_seconds_and_lets_the_learning_rate_fall_to_nothing(monkeypatch):
     made = []
     monkeypatch.setattr(quality, "Trainer", lambda *parts: made.append(Trainer(*parts)) or made[0])

@@ -51,6 +51,7 @@ from diffusion_lib import (
     sample,
     toys,
 )
+from diffusion_lib.benchmark.records import measurements, medians
 from diffusion_lib.data import to_images, to_pixels
 from diffusion_lib.metrics import FeatureStatistics, frechet_distance, kernel_distance
 from diffusion_lib.training import find_device
@@ -754,8 +755,47 @@ assert all(few.mean > 1.2 * many.mean for few, _, many in ends.values())
 # not all of it: other noises move the points, too, and not less.* With more calls everybody gains,
 # and with 20 all four are near each other: what is left then is mostly the fault of the model, and
 # not of the sampler. Do not read an order into points that are closer than a few bars. Who wants to
-# decide such a race needs thousands of samples and several seeds, which takes longer than a page
-# may.
+# decide such a race needs hundreds of samples and several seeds, which takes longer than a page may:
+# `python -m diffusion_lib.benchmark steps` runs it.
+#
+# ## What is each choice worth?
+#
+# Pages 02 to 04 made choices: a schedule, what to predict, how wide a network. Now there is a way to
+# ask whether they help. An **ablation** trains with all choices, and then again with one of them
+# taken back, everything else the same: the same pictures, the same seconds, the same seeds. `python
+# -m diffusion_lib.benchmark ablation` has done that, for 60 seconds of one processor core each (which
+# is short: such a portrait is hardly more than a beginning), three seeds.
+
+# %%
+choices = medians(measurements("ablation"), ("choice",), "kernel")
+print("kernel distance, median (lowest to highest)")
+for (name,), (lowest, middle, highest) in sorted(choices.items(), key=lambda item: item[1][1]):
+    print(f"{middle:.2f} ({lowest:.2f} to {highest:.2f})  {name}")
+
+# %%
+names = [name for (name,) in sorted(choices, key=lambda key: -choices[key][1])]
+lowest, middle, highest = torch.tensor([choices[name,] for name in names]).T  # (choices,) each
+figure, axes = plt.subplots(figsize=(7.5, 3.8), layout="constrained")
+colours = ["C1" if name == "the recipe" else "C0" for name in names]
+axes.barh(names, middle, xerr=[middle - lowest, highest - middle], color=colours)
+axes.axvline(choices["the recipe",][1], color="C1", linestyle=":")
+axes.set(
+    title="Whatever is taken back, the portraits get worse",
+    xlabel="kernel distance to real portraits",
+)
+plt.show()
+
+# %% [markdown]
+# *Bars: medians. Whiskers: lowest and highest of three seeds. Dotted: the recipe.* The recipe predicts
+# the noise, and has a cosine schedule with half the noise (`--shift 0.5`), because a small picture
+# drowns sooner than a large one (page 02), and a network of one block a level on unfolded pixels. All
+# bars are worse, but two come near: with v, or without the shift, the best of three seeds is hardly
+# behind the worst of the recipe.
+#
+# Read the largest bars with care. A second block makes each step dearer, so there are fewer of them
+# in a minute; that says nothing about an hour. The ablation answers the question that was asked: what
+# is best *for these pictures, in this time, to these eyes*. The bundled model predicts v from folded
+# pixels with two blocks a level, and after twenty minutes it is better than any bar here.
 #
 # ## Measure a model of your own
 #
