@@ -748,7 +748,7 @@ plt.show()
 
 # %%
 ends = {name: list(found.values()) for name, found in quality.items()}  # three distances each
-assert all(few.mean > 1.2 * many.mean for few, _, many in ends.values())
+assert all(few.mean > 1.1 * many.mean for few, _, many in ends.values())
 
 # %% [markdown]
 # *Bars: the spread between subsets of the real portraits, which is a part of the uncertainty and
