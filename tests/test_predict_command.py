@@ -226,7 +226,7 @@ def test_samplers_and_steps_make_a_difference(run):
     [
         ("", dict(sampler="dpm_solver")),
         ("--sampler heun", dict(sampler="heun")),
-        ("--spacing auto", dict(spacing="log_snr")),
+        ("--spacing auto", dict(spacing="trailing")),
         ("--spacing auto --sampler ddim", dict(sampler="ddim", spacing="linspace")),
         *((f"--spacing {name}", dict(spacing=name)) for name in SPACINGS[1:]),
         ("--clip cut", dict(clip=True)),

@@ -328,7 +328,7 @@ def test_sample_passes_spacing_and_clip_on(sampler):
     settings = dict(sampler=sampler, steps=5)
     usual, *others = (
         sample(diffusion, 2, **settings, **more)
-        for more in ({}, dict(spacing="trailing"), dict(clip="dynamic"))
+        for more in ({}, dict(spacing="leading"), dict(clip="dynamic"))
     )
     assert all((usual - other).abs().max() > 1e-3 for other in others)
 
