@@ -116,9 +116,8 @@ def continued(settings: dict, chosen: dict) -> TrainConfig:
     Raises:
         InputError: another setting was chosen that the run does not have.
     """
-    settings = asdict(
-        TrainConfig(**settings)
-    )  # a run from before an option existed has its default
+    # a run from before an option existed has its default
+    settings = asdict(TrainConfig(**settings))
     for option, value in chosen.items():
         if option not in FREE_ON_RESUME and value != settings[option]:
             raise InputError(
