@@ -10,7 +10,7 @@ help:
 	@echo "make test       run every test and every notebook"
 	@echo "make demo       train on bundled portraits for two minutes, and draw new ones"
 	@echo "make notebooks  run all pages again from their scripts and store what they show"
-	@echo "make weights    train the bundled model again (about twenty minutes)"
+	@echo "make weights    train the bundled models again (about an hour and a half)"
 	@echo "make address    stamp the repository's address, as pyproject.toml has it, into the pages"
 	@echo "make clean      remove .venv and caches; pictures and models stay"
 

@@ -21,7 +21,31 @@ SETTINGS = {
         lr=3e-3,
         epochs=100,
         device="cpu",
-    )
+    ),
+    "digits": TrainConfig(
+        image_size=28,
+        width=24,
+        blocks=1,
+        patch=1,
+        beta_schedule="cosine",
+        shift=0.5,
+        batch_size=16,
+        lr=3e-3,
+        epochs=25,
+        device="cpu",
+    ),
+    "brains": TrainConfig(
+        image_size=64,
+        width=32,
+        blocks=1,
+        patch=2,
+        beta_schedule="cosine",
+        prediction="v",
+        batch_size=16,
+        lr=3e-3,
+        epochs=60,
+        device="cpu",
+    ),
 }
 
 

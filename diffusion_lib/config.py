@@ -13,6 +13,8 @@ from diffusion_lib.errors import InputError
 SCHEDULES = ("linear", "cosine", "quadratic", "sigmoid")
 CHANNELS = ("auto", "1", "3")
 FITS = ("crop", "squash")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+COMPILE = ("auto", "on", "off")
 PREDICTIONS = ("epsilon", "x0", "v")
 SAMPLERS = ("dpm_solver", "dpm_solver_sde", "heun", "ddim", "ddpm")
 SPACINGS = ("auto", "log_snr", "linspace", "trailing", "leading")
@@ -102,9 +104,20 @@ class TrainConfig(Config):
     )
     seed: int = option(0, "of everything random", at_least=0, below=2**32)
 
+    # speed and memory
+    precision: str = option(
+        "auto", "number format of the network; auto: what the device does fast", choices=PRECISIONS
+    )
+    compile: str = option(
+        "auto", "compile the network; auto: on a GPU, in a long run", choices=COMPILE
+    )
+    accumulate: int = option(1, "parts that a batch is computed in, to save memory", at_least=1)
+    checkpointing: bool = option(False, "compute blocks twice, to save memory")
+
     # the run
     device: str = option("auto", "cuda, cuda:1, mps, cpu; auto takes the best there is")
     minutes: float = option(0.0, "end cleanly after so much training; 0 is no limit", at_least=0)
+    autosave_minutes: float = option(10.0, "minutes between autosaves inside an epoch", above=0)
     sampler: str = option("dpm_solver", "of the samples each epoch", choices=SAMPLERS)
     steps: int = option(0, f"of that sampler; 0 is {USUAL}", at_least=0)
     report_every: int = option(20, "steps between reports", at_least=1)
@@ -122,8 +135,13 @@ class TrainConfig(Config):
 FREE_ON_RESUME = {
     "epochs",
     "workers",
+    "precision",
+    "compile",
+    "accumulate",
+    "checkpointing",
     "device",
     "minutes",
+    "autosave_minutes",
     "sampler",
     "steps",
     "report_every",

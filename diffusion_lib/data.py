@@ -1,16 +1,22 @@
 """From a folder of images to batches on the device.
 
 Images are decoded once, into one array of bytes in the user's cache folder, which is memory-mapped
-from then on: a batch costs a copy of some kilobytes, whatever the files were.
+from then on: a batch costs a copy of some kilobytes, whatever the files were. Decoding that was
+stopped, however roughly, goes on where it was.
 """
 
 import hashlib
 import json
 import os
-import tempfile
+import shutil
+import textwrap
+import time
 import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,9 +28,18 @@ from tqdm.auto import tqdm
 
 from diffusion_lib.config import CHANNELS, FITS
 from diffusion_lib.errors import InputError
-from diffusion_lib.image_files import find_files, is_called_image, read_square
+from diffusion_lib.files import load_file, save_file
+from diffusion_lib.image_files import find_files, is_called_image, make_square, read_square
+from diffusion_lib.medical import check_readers, is_called_volume, read_medical
 
-CACHE_VERSION = 1
+try:
+    import fcntl
+except ImportError:  # Windows: there, do not start two runs at once on a set that is new
+    fcntl = None
+
+CACHE_VERSION = 2
+CHUNK = 64  # files that a thread decodes at a time
+SAVE_SECONDS = 2  # about so much work is lost when decoding is killed
 NEARLY_GREY = 8  # of 255: JPEG leaves a trace of colour in grey images that were saved as RGB
 
 
@@ -39,8 +54,13 @@ def load_images(
     """Every image of a folder, a .zip file or a bundled set, square and of one size.
 
     Grey, palette, transparent (laid on white), CMYK, 16-bit, floating-point and EXIF-rotated images
-    come out as they look in a viewer. Hidden files, and files that are no images, are passed over.
-    Broken images are left out, and named in one warning.
+    come out as they look in a viewer. So do DICOM files, each frame an image, and the axial slices
+    in the central half of NIfTI and Analyze volumes; of both, nearly empty slices are left out.
+    Hidden files, and files that are no images, are passed over. Broken images are left out, and
+    named in one warning.
+
+    When it is stopped while decoding, the next call goes on from there. A call for a set that
+    another process is decoding waits for it.
 
     Args:
         path: a folder (searched through its subfolders), a .zip file, or faces, digits or brains.
@@ -56,7 +76,8 @@ def load_images(
         mapped from a cache file, which is made when it is missing.
 
     Raises:
-        InputError: nothing there, no image in it, or a cache folder that cannot be written to.
+        InputError: nothing there, no image in it, medical files whose reader is not installed, or a
+            cache folder that cannot be written to.
     """
     channels = str(channels)
     if channels not in CHANNELS:
@@ -68,23 +89,30 @@ def load_images(
     files = find_files(path)
     recipe = [CACHE_VERSION, image_size, channels, fit, files.fingerprint]
     cached = cache_folder() / f"{hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:32]}.npy"
-    if not cached.exists():
+    unfinished = cached.with_suffix(".unfinished")
+    if not cached.exists() or unfinished.exists():  # both, if it was killed just before the end
         decode = partial(decode_chunk, read=files.read, image_size=image_size, fit=fit)
         try:
             cached.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cached.parent) as folder:
-                rgb, finished = Path(folder, "rgb"), Path(folder, "finished.npy")
-                grey, broken = decode_all(files.names, decode, rgb, workers, progress)
-                warn_of_broken(broken, path)
-                if rgb.stat().st_size == 0:
-                    raise InputError(f"there is no image in {path} that can be read")
-                as_grey = channels == "1" or (channels == "auto" and grey)
-                write_array(rgb, finished, image_size, as_grey)
-                os.replace(finished, cached)
+            with one_at_a_time(cached.with_suffix(".lock")):
+                if not cached.exists():  # another process may have made it meanwhile
+                    others = [name for name in files.names if not is_called_image(name)]
+                    check_readers(others, files.read, path)
+                    unfinished.mkdir(exist_ok=True)
+                    done = decode_all(files.names, decode, unfinished, workers, progress)
+                    warn_of_broken(done.broken, path)
+                    if done.size == 0:
+                        shutil.rmtree(unfinished)
+                        raise InputError(f"there is no image in {path} that can be read")
+                    as_grey = channels == "1" or (channels == "auto" and done.grey)
+                    array = unfinished / "array.npy"
+                    write_array(unfinished / "rgb", array, image_size, as_grey)
+                    os.replace(array, cached)
+                shutil.rmtree(unfinished, ignore_errors=True)
         except OSError as error:
             raise InputError(
                 f"cannot write the decoded images to {cached.parent} ({error.strerror or error}): "
-                "set XDG_CACHE_HOME to a folder with room"
+                "make room there, or set XDG_CACHE_HOME to a folder with room"
             ) from error
     # Copy-on-write, because torch warns of arrays that cannot be written to.
     return torch.from_numpy(np.load(cached, mmap_mode="c"))
@@ -95,19 +123,48 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simple-diffusion"
 
 
+@contextmanager
+def one_at_a_time(lock: Path) -> Iterator[None]:
+    """What is done inside, only one process does at a time; the others wait.
+
+    The system unlocks the file when a process ends, however it ends. The file, which is empty,
+    stays: if it were removed, one process could lock it while another locks its successor.
+    """
+    with open(lock, "wb") as file:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 class Chunk(NamedTuple):
     """What became of some files.
 
     files: how many they were.
     images: those that are images, each (S, S, 3).
     grey: whether all of these are.
-    broken: names of images that cannot be read.
+    broken: names of images that cannot be read, and why.
     """
 
     files: int
     images: list[np.ndarray]
     grey: bool
-    broken: list[str]
+    broken: list[tuple[str, str]]
+
+
+@dataclass
+class Decoded:
+    """How far the decoding of a set has come.
+
+    files: how many are done.
+    size: bytes of the images in them.
+    grey: whether all of these are.
+    broken: names of images that cannot be read, and why.
+    """
+
+    files: int = 0
+    size: int = 0
+    grey: bool = True
+    broken: list[tuple[str, str]] = field(default_factory=list)
 
 
 def decode_chunk(
@@ -117,69 +174,119 @@ def decode_chunk(
     images, broken = [], []
     for name in names:
         try:
-            image = read_square(read(name), image_size, fit)
-        except Exception:  # Pillow raises whatever the bytes of a broken file lead it to
-            broken.append(name)
-            continue
-        if image is not None:
-            images.append(image)
-        elif is_called_image(name):
-            broken.append(name)
+            images += read_squares(name, read, image_size, fit)
+        except Exception as error:  # readers raise whatever the bytes of a broken file lead them to
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            broken.append((name, textwrap.shorten(reason, 200, placeholder=" ...")))
     grey = all(np.ptp(image.astype(np.int16), axis=2).max() <= NEARLY_GREY for image in images)
     return Chunk(len(names), images, grey, broken)
+
+
+def read_squares(
+    name: str, read: Callable[[str], bytes], image_size: int, fit: str
+) -> list[np.ndarray]:
+    """The images in a file, each (S, S, 3): mostly one, more in a volume, none if it is no image.
+
+    Raises:
+        OSError, ValueError, SyntaxError ...: a broken image.
+    """
+    content = read(name)
+    pictures = read_medical(name, content, read)
+    if pictures is not None:
+        return [make_square(picture, image_size, fit) for picture in pictures]
+    square = read_square(content, image_size, fit)
+    if square is None and is_called_image(name):
+        raise ValueError("not an image")
+    return [] if square is None else [square]
 
 
 def decode_all(
     names: list[str],
     decode: Callable[[list[str]], Chunk],
-    target: Path,
+    folder: Path,
     workers: int | None,
     progress: bool,
-) -> tuple[bool, list[str]]:
-    """Decode files in parallel, and write the images as bytes (N, S, S, 3) to a file.
+) -> Decoded:
+    """Decode files in parallel, and write the images as bytes (N, S, S, 3) to folder/rgb.
 
-    Returns:
-        Whether all images are grey, and the names of broken ones.
+    Beside them stands how far that has come. It is written only after the images that it counts,
+    so a process that is killed at any moment leaves a folder with which another goes on.
     """
-    chunks = [names[first : first + 64] for first in range(0, len(names), 64)]
-    grey, broken = True, []
+    record = folder / "decoded.pth"
+    done = Decoded(**load_file(record)) if record.exists() else Decoded()
+    left, workers = names[done.files :], workers or os.cpu_count()
+    length = 1 if any(map(is_called_volume, left)) else CHUNK  # a volume holds many images
+    chunks = [left[first : first + length] for first in range(0, len(left), length)]
     with (
-        open(target, "wb") as file,
-        ThreadPoolExecutor(workers or os.cpu_count()) as threads,
-        tqdm(total=len(names), desc="reading images", unit="image", disable=not progress) as bar,
+        open(folder / "rgb", "ab") as file,
+        ThreadPoolExecutor(workers) as threads,
+        tqdm(
+            total=len(names),
+            initial=done.files,
+            desc="reading images",
+            unit="file",
+            disable=not progress,
+        ) as bar,
     ):
-        for first in range(0, len(chunks), 32):  # only so many are held in memory
-            for chunk in threads.map(decode, chunks[first : first + 32]):
-                file.writelines(image.tobytes() for image in chunk.images)
-                grey = grey and chunk.grey
-                broken += chunk.broken
-                bar.update(chunk.files)
-    return grey, broken
+        file.truncate(done.size)  # what came after the record is decoded again
+        saved = time.monotonic()
+        for number, chunk in enumerate(map_ahead(threads, decode, chunks, 2 * workers), start=1):
+            done.files += chunk.files
+            done.size += sum(map(file.write, chunk.images))
+            done.grey = done.grey and chunk.grey
+            done.broken += chunk.broken
+            bar.update(chunk.files)
+            if number == len(chunks) or time.monotonic() - saved > SAVE_SECONDS:
+                file.flush()
+                os.fsync(file.fileno())
+                save_file(asdict(done), record)
+                saved = time.monotonic()
+    return done
 
 
-def warn_of_broken(names: list[str], path: str | Path) -> None:
-    """One warning that names the first ten of the images that were left out."""
-    if names:
-        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-        images = "image" if len(names) == 1 else "images"
-        warnings.warn(
-            f"left out {len(names)} broken {images} of {path}: {', '.join(names[:10])}{more}",
-            stacklevel=3,
-        )
+def map_ahead(threads: ThreadPoolExecutor, function: Callable, items: list, ahead: int) -> Iterator:
+    """threads.map, but with only so many results in memory that nobody has asked for yet."""
+    waiting = deque()
+    for item in items:
+        waiting.append(threads.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def warn_of_broken(broken: list[tuple[str, str]], path: str | Path) -> None:
+    """One warning that names the first ten images that were left out, and each reason once."""
+    if not broken:
+        return
+    named, told = [], set()
+    for name, reason in broken[:10]:
+        named.append(name if reason in told else f"{name} ({reason})")
+        told.add(reason)
+    more = f" and {len(broken) - 10} more" if len(broken) > 10 else ""
+    images = "image" if len(broken) == 1 else "images"
+    warnings.warn(
+        f"left out {len(broken)} broken {images} of {path}: {', '.join(named)}{more}", stacklevel=3
+    )
 
 
 def write_array(rgb: Path, target: Path, image_size: int, as_grey: bool) -> None:
     """Bytes (N, S, S, 3) of one file -> an .npy file of shape (N, 1 or 3, S, S)."""
-    source = np.memmap(rgb, np.uint8, "r").reshape(-1, image_size, image_size, 3)
-    shape = (len(source), 1 if as_grey else 3, image_size, image_size)
-    array = np.lib.format.open_memmap(target, "w+", np.uint8, shape)
-    for first in range(0, len(source), 1024):
-        some = source[first : first + 1024]  # (n, S, S, 3)
-        if as_grey:
-            # The weights of ITU-R BT.601, which Pillow uses for grey too.
-            some = (some @ np.array([0.299, 0.587, 0.114], np.float32)).round()[..., None]
-        array[first : first + 1024] = np.moveaxis(some, 3, 1)
-    array.flush()
+    image_bytes = image_size * image_size * 3
+    count = rgb.stat().st_size // image_bytes
+    shape = (count, 1 if as_grey else 3, image_size, image_size)
+    with open(rgb, "rb") as source, open(target, "wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        at_a_time = max(1, 2**24 // image_bytes)
+        while content := source.read(at_a_time * image_bytes):
+            some = np.frombuffer(content, np.uint8).reshape(-1, image_size, image_size, 3)
+            if as_grey:
+                # The weights of ITU-R BT.601, which Pillow uses for grey too.
+                some = (some @ np.array([0.299, 0.587, 0.114], np.float32)).round()[..., None]
+            file.write(np.moveaxis(some, 3, 1).astype(np.uint8).tobytes())
+        file.flush()
+        os.fsync(file.fileno())  # on the disk before it gets its name
 
 
 def to_images(pixels: Tensor) -> Tensor:
@@ -206,14 +313,26 @@ class BatchStream:
         batch_size: B.
         seed: of the order.
         device: where batches go. On a GPU all pixels are kept there if half of what is free
-            holds them.
+            holds them; otherwise the next batch is gathered while the GPU computes.
+        share: which images of each batch are wanted; by default all.
     """
 
-    def __init__(self, pixels: Tensor, batch_size: int, seed: int, device: torch.device):
-        if device.type == "cuda" and 2 * pixels.numel() < torch.cuda.mem_get_info(device)[0]:
+    def __init__(
+        self,
+        pixels: Tensor,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        share: slice = slice(None),
+    ):
+        if device.type == "cuda" and 2 * pixels.nbytes < torch.cuda.mem_get_info(device)[0]:
             pixels = pixels.to(device)
         self.pixels, self.batch_size, self.seed, self.device = pixels, batch_size, seed, device
+        self.share = share
         self.order = lru_cache(maxsize=2)(self._order)
+        self.ahead = device.type == "cuda" and pixels.device.type == "cpu"
+        self.thread = ThreadPoolExecutor(1) if self.ahead else None
+        self.next: tuple[int, Future] | None = None  # the batch that the thread gathers
 
     def _order(self, epoch: int) -> Tensor:
         """The order of images in one epoch: a permutation of 0..N-1."""
@@ -228,7 +347,18 @@ class BatchStream:
             [self.order(epoch)[places[epochs == epoch]] for epoch in epochs.unique().tolist()]
         )
 
+    def gather(self, k: int) -> Tensor:
+        """This process's share of batch number k, as it is stored."""
+        return self.pixels[self.indices(k)[self.share].to(self.pixels.device)]
+
+    def gather_ahead(self, k: int) -> Tensor:
+        """The same from memory that a GPU copies from while it computes; then begin with k + 1."""
+        expected, gathered = self.next or (k, None)
+        some = gathered.result() if gathered and expected == k else self.gather(k).pin_memory()
+        self.next = k + 1, self.thread.submit(lambda: self.gather(k + 1).pin_memory())
+        return some
+
     def batch(self, k: int) -> Tensor:
         """Batch number k: float32 in [-1, 1], shape (B, C, H, W) or (B, ...), on the device."""
-        some = self.pixels[self.indices(k).to(self.pixels.device)]
+        some = self.gather_ahead(k) if self.ahead else self.gather(k)
         return to_images(some.to(self.device, non_blocking=True))

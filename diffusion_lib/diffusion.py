@@ -16,7 +16,7 @@ from diffusion_lib.schedules import NoiseSchedule
 from diffusion_lib.unet import UNet
 
 FORMAT = 1
-PRETRAINED = ("faces",)  # data/make_weights.py trains them
+PRETRAINED = ("faces", "digits", "brains")  # data/make_weights.py trains them
 NETWORKS = {"unet": UNet, "original": OriginalUNet}
 
 
@@ -91,11 +91,16 @@ class GaussianDiffusion(nn.Module):
         Returns:
             The mean over all pixels of all images, shape ().
         """
+        return self.losses(x0, t, noise, min_snr).mean()
+
+    def losses(self, x0: Tensor, t: Tensor, noise: Tensor, min_snr: float = 0.0) -> Tensor:
+        """The same for each image, shape (N,): the mean over its pixels. Arguments as in `loss`."""
         x_t = self.schedule.add_noise(x0, t, noise)
         answer, target = self.network(x_t, t).to(x0.dtype), self.target(x0, t, noise)
-        if not min_snr:
-            return F.mse_loss(answer, target)
-        return (self.min_snr_weight(t, x0, min_snr) * (answer - target) ** 2).mean()
+        error = F.mse_loss(answer, target, reduction="none")  # (N, ...)
+        if min_snr:
+            error = self.min_snr_weight(t, x0, min_snr) * error
+        return error.flatten(1).mean(1)
 
     def min_snr_weight(self, t: Tensor, x: Tensor, gamma: float) -> Tensor:
         """min(snr, gamma) in units of x_0's error, whatever is predicted (Hang et al. 2023,
@@ -176,7 +181,8 @@ class GaussianDiffusion(nn.Module):
         """Read a model written by `save`, or a `.pth` of the original Simple Diffusion.
 
         Args:
-            path: of the file, or the name of a model that comes with the course: faces.
+            path: of the file, or the name of a model that comes with the course: faces,
+                digits or brains.
             device: where to put it.
 
         Raises:

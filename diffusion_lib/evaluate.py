@@ -22,7 +22,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="evaluate", description="Compare a model's samples with real images.")
     parser.add_argument(
         "MODEL",
-        help="a .pth of train or of the original project, or faces, a bundled model",
+        help="a .pth of train or of the original project, or faces, digits or brains (bundled)",
     )
     parser.add_argument(
         "PATH", help="the images it was trained on: a folder, a .zip, or faces, digits or brains"

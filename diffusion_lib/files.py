@@ -10,8 +10,12 @@ import torch
 from diffusion_lib.errors import InputError
 
 
-def save_file(content: dict, path: str | Path) -> None:
-    """Write a checkpoint so that a kill at any moment leaves either the old file or the new one.
+def save_file(content: dict | bytes, path: str | Path) -> None:
+    """Write a file so that a kill at any moment leaves either the old file or the new one.
+
+    Args:
+        content: of a checkpoint, or bytes, which are written as they are.
+        path: of the file.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full.
@@ -21,7 +25,10 @@ def save_file(content: dict, path: str | Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(unfinished, "wb") as file:
-            torch.save(content, file)
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())  # on the disk before the old file goes
         os.replace(unfinished, path)

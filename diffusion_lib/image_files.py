@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 import threading
 import zipfile
 from pathlib import Path
@@ -10,8 +11,10 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from diffusion_lib.errors import InputError
+from diffusion_lib.medical import is_called_medical
 
 BUNDLED = ("faces", "digits", "brains")
+LARGEST_UNNAMED = 2**28  # bytes: what is larger, and not called a picture, is an archive or a film
 
 
 class FolderFiles:
@@ -26,16 +29,19 @@ class FolderFiles:
         entries = []
         for folder, subfolders, files in os.walk(path):
             subfolders[:] = [name for name in subfolders if not is_hidden(name)]
-            for name in files:
-                file = Path(folder, name)
-                if not is_hidden(name) and not is_device(file):
-                    entries.append((file.relative_to(path).as_posix(), *size_and_time(file)))
+            below = Path(folder).relative_to(path)
+            prefix = "" if below == Path() else f"{below.as_posix()}/"
+            for name in files:  # of which there may be hundreds of thousands
+                if not is_hidden(name) and (found := size_and_time(os.path.join(folder, name))):
+                    entries.append((prefix + name, *found))
         entries.sort()
         self.names = [name for name, *_ in entries]
         self.fingerprint = [str(path.resolve()), entries]
 
-    def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
+    def read(self, name: str, size: int = -1) -> bytes:
+        """What is in a file, or only its first bytes."""
+        with open(self.path / name, "rb") as file:
+            return file.read(size)
 
 
 class ZipFiles:
@@ -56,10 +62,12 @@ class ZipFiles:
         self.fingerprint = entries
         self.opened = threading.local()  # an archive has one position: a thread needs its own
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, size: int = -1) -> bytes:
+        """What is in a file, or only its first bytes."""
         if not hasattr(self.opened, "archive"):
             self.opened.archive = zipfile.ZipFile(self.path)
-        return self.opened.archive.read(name)
+        with self.opened.archive.open(name) as file:
+            return file.read(size)
 
 
 def find_files(path: str | Path) -> FolderFiles | ZipFiles:
@@ -101,23 +109,26 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def is_device(file: Path) -> bool:
-    """Whether this is a pipe, a socket or the like, which would keep a reader waiting."""
-    return file.exists() and not file.is_file()
-
-
 def is_called_image(name: str) -> bool:
     """Whether a name ends like that of a picture, such as .png or .JPG."""
     kind = Image.registered_extensions().get(Path(name).suffix.lower())
     return Image.MIME.get(kind, "").startswith("image/")
 
 
-def size_and_time(file: Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change in ns, both -1 for a link that leads nowhere."""
+def size_and_time(file: str) -> tuple[int, int] | None:
+    """Size in bytes and time of the last change in ns, both -1 for a link that leads nowhere.
+
+    None for what is not worth opening: an archive or a film, and a pipe, a socket or the like,
+    which would keep a reader waiting.
+    """
     try:
-        status = file.stat()
+        status = os.stat(file)
     except OSError:
         return -1, -1
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    if status.st_size > LARGEST_UNNAMED and not (is_called_image(file) or is_called_medical(file)):
+        return None
     return status.st_size, status.st_mtime_ns
 
 
@@ -141,7 +152,12 @@ def read_square(content: bytes, image_size: int, fit: str) -> np.ndarray | None:
         return None
     # A JPEG can be decoded at a fraction of its size; twice ours leaves the antialiasing to us.
     image.draft(None, (2 * image_size, 2 * image_size))
-    image = as_rgb(ImageOps.exif_transpose(image))
+    return make_square(ImageOps.exif_transpose(image), image_size, fit)
+
+
+def make_square(image: Image.Image, image_size: int, fit: str) -> np.ndarray:
+    """Any image as bytes of shape (image_size, image_size, 3)."""
+    image = as_rgb(image)
     size = (image_size, image_size)
     if image.size == size:
         return np.asarray(image)
@@ -162,15 +178,14 @@ def as_rgb(image: Image.Image) -> Image.Image:
 def as_8_bit(image: Image.Image) -> Image.Image:
     """A grey image of 16 or 32 bits, or of floating-point numbers, as 8-bit grey.
 
-    The range is that of the format where it has one (65535 for 16 bits, 1 for fractions, 255 for
-    floating-point bytes); otherwise the image's own darkest and brightest value.
+    White is what it is in the smallest usual format that holds all values: 4095 (12 bits, as
+    scanners and cameras give out in files of 16) or 65535 (16 bits); for floating-point numbers 1
+    or 255. Where none does, black and white are the image's own darkest and brightest value.
     """
     values = np.nan_to_num(np.asarray(image).astype(np.float64))
     low, high = values.min(), values.max()
-    if image.mode == "F":
-        usual = next((top for top in (1, 255) if low >= 0 and high <= top), None)
-    else:
-        usual = 65535 if low >= 0 and high <= 65535 else None
+    tops = (1, 255) if image.mode == "F" else (4095, 65535)
+    usual = next((top for top in tops if low >= 0 and high <= top), None)
     if usual is not None:
         low, high = 0, usual
     return Image.fromarray((255 * (values - low) / max(high - low, 1e-12)).round().astype(np.uint8))

@@ -13,7 +13,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="predict", description="Make new images with a trained model.")
     parser.add_argument(
         "MODEL",
-        help="a .pth of train or of the original project, or faces, a bundled model",
+        help="a .pth of train or of the original project, or faces, digits or brains (bundled)",
     )
     parser.add_options(PredictConfig)
     return parser

@@ -5,12 +5,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from diffusion_lib import distributed
 from diffusion_lib.training import Trainer
 
 
 @contextmanager
 def stop_on_signals(trainer: Trainer) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM end the run cleanly, and a second one act as usual."""
+    """Let the first SIGINT or SIGTERM end the run cleanly, and a second one act as usual.
+
+    Under torchrun a second one does nothing: it sends one to every process that had Ctrl-C already.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may change handlers
         return
@@ -22,7 +26,8 @@ def stop_on_signals(trainer: Trainer) -> Iterator[None]:
 
     def stop(*_) -> None:
         trainer.stopping = True
-        restore()
+        if distributed.world_size() == 1:
+            restore()
 
     for number in usual:
         signal.signal(number, stop)

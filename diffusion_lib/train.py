@@ -1,9 +1,13 @@
-"""Train a diffusion model on a folder of images: python -m diffusion_lib.train NAME PATH"""
+"""Train a diffusion model on a folder of images: python -m diffusion_lib.train NAME PATH
+
+On several GPUs: torchrun --nproc-per-node 4 -m diffusion_lib.train NAME PATH
+"""
 
 import glob
 import sys
 import warnings
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from diffusion_lib.cli import Parser, run
@@ -28,13 +32,19 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--force", action="store_true", default=False, help="start afresh, replacing what is there"
     )
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        default=False,
+        help="say what the run would be and take, and train nothing",
+    )
     return parser
 
 
 def main(arguments: list[str] | None = None) -> None:
     chosen = vars(build_parser().parse_args(arguments))
-    name, path, folder, resume, force = (
-        chosen.pop(key) for key in ("NAME", "PATH", "folder", "resume", "force")
+    name, path, folder, resume, force, dry_run = (
+        chosen.pop(key) for key in ("NAME", "PATH", "folder", "resume", "force", "dry_run")
     )
     if name in ("", "..", "autosave") or Path(name).name != name:
         raise InputError(f"NAME must be a plain name, not {name!r}: --folder says where")
@@ -42,38 +52,78 @@ def main(arguments: list[str] | None = None) -> None:
 
     from tqdm.auto import tqdm
 
+    from diffusion_lib import distributed
     from diffusion_lib.data import load_images
+    from diffusion_lib.devices import find_device
     from diffusion_lib.recording import record
-    from diffusion_lib.training import Trainer, build, find_device
+    from diffusion_lib.training import Trainer, build
 
     checkpoint = look_around(name, Path(folder), resume, force)
     if checkpoint:
         config = continued(checkpoint["training"]["config"], chosen)
     device = find_device(config.device)
     build(config, channels=1)  # so that a wrong setting shows before all images are read
-    pixels = load_images(
-        path, config.image_size, config.channels, config.fit, config.workers or None, progress=True
-    )
+    distributed.join(device)
+    first = distributed.rank() == 0  # the process that speaks
+    read = partial(load_images, path, config.image_size, config.channels, config.fit)
+    pixels = distributed.one_after_the_other(partial(read, config.workers or None, progress=first))
     diffusion = build(config, channels=pixels.shape[1])
-    warn_of_leftovers(diffusion.schedule)
+    if first:
+        warn_of_leftovers(diffusion.schedule)
     trainer = Trainer(diffusion, pixels, config)
     if checkpoint:
         trainer.restore(checkpoint)
     if trainer.step >= trainer.steps:
         raise InputError(f"all {config.epochs} epochs of {name!r} are done: ask for more --epochs")
-    print(
-        f"{len(pixels)} images of {config.image_size}x{config.image_size}, "
-        f"{'grey' if pixels.shape[1] == 1 else 'colour'}; a network of "
-        f"{sum(weights.numel() for weights in diffusion.parameters()) / 1e6:.1f} million weights; "
-        f"{trainer.steps - trainer.step} steps on {device}"
-    )
-    with tqdm(total=trainer.steps, initial=trainer.step, unit="step", desc=name) as bar:
+    if dry_run:
+        describe(trainer)
+        return
+    if first:
+        print(
+            f"{len(pixels)} images of {config.image_size}x{config.image_size}, "
+            f"{'grey' if pixels.shape[1] == 1 else 'colour'}; a network of "
+            f"{sum(weights.numel() for weights in trainer.weights) / 1e6:.1f} million weights; "
+            f"{trainer.steps - trainer.step} steps on {device}"
+        )
+    bar = tqdm(total=trainer.steps, initial=trainer.step, unit="step", desc=name, disable=not first)
+    with bar:
         for report in record(trainer, name, folder):
             bar.set_postfix(epoch=report.epoch, loss=f"{report.loss:.4f}", refresh=False)
             bar.update(report.step - bar.n)
-    print(f"the model is {Path(folder, name)}.pth")
-    if trainer.step < trainer.steps:
-        print(f"stopped after step {trainer.step} of {trainer.steps}: go on with --resume")
+    if first:
+        print(f"the model is {Path(folder, name)}.pth")
+        if trainer.step < trainer.steps:
+            print(f"stopped after step {trainer.step} of {trainer.steps}: go on with --resume")
+    distributed.leave()
+
+
+def describe(trainer) -> None:
+    """Say what a run would be, and what it would take; its first steps are done to time them."""
+    from diffusion_lib.distributed import rank, world_size
+    from diffusion_lib.estimate import flops, seconds_per_step, training_bytes
+
+    config, pixels = trainer.config, trainer.batches.pixels
+    memory, left = training_bytes(trainer), trainer.steps - trainer.step
+    operations = flops(trainer.diffusion.network, pixels.shape[1:])
+    each = seconds_per_step(trainer)
+    minutes = round(left * each / 60)
+    if rank() > 0:
+        return
+    processes = f", {world_size()} processes" if world_size() > 1 else ""
+    print(
+        *(f"{option:<20}{value}" for option, value in asdict(config).items()),
+        "",
+        f"{'images':<20}{len(pixels):,} of shape {tuple(pixels.shape[1:])}",
+        f"{'network':<20}{sum(weights.numel() for weights in trainer.weights) / 1e6:.1f} million "
+        f"weights; {operations / 1e9:.2f} GFLOP forward an image",
+        f"{'computes on':<20}{trainer.device} in {str(trainer.precision).split('.')[1]}{processes}",
+        f"{'memory':<20}about {memory / 1e9:.2g} GB",
+        f"{'steps':<20}{left:,}: {trainer.steps_per_epoch:,} an epoch",
+        f"{'time':<20}about {minutes // 60} h {minutes % 60} min, at {each:.3g} s a step, without "
+        "the pictures after each epoch",
+        "a dry run: nothing was trained, nothing written but decoded images",
+        sep="\n",
+    )
 
 
 def look_around(name: str, folder: Path, resume: bool, force: bool) -> dict:

@@ -14,6 +14,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from diffusion_lib.errors import InputError
 
@@ -157,6 +158,7 @@ class UNet(nn.Module):
         if width < 8 or width % 8:
             raise InputError(f"the width must be a multiple of 8, not {width}")
         self.image_size, self.channels = image_size, channels
+        self.checkpointing = False  # set it to save memory: see `run`
         self.arguments = dict(
             image_size=image_size,
             channels=channels,
@@ -252,12 +254,20 @@ class UNet(nn.Module):
         skips = []
         for blocks, halving in zip(self.down, self.halvings, strict=True):
             for block in blocks:
-                x = block(x, time)
+                x = self.run(block, x, time)
                 skips.append(x)
             x = halving(x)
-        x = self.middle2(self.middle1(x, time), time)
+        x = self.run(self.middle2, self.run(self.middle1, x, time), time)
         for blocks, doubling in zip(self.up, self.doublings, strict=True):
             for block in blocks:
-                x = block(torch.cat([x, skips.pop()], dim=1), time)
+                x = self.run(block, torch.cat([x, skips.pop()], dim=1), time)
             x = doubling(x)
         return self.head(x)
+
+    def run(self, block: Block, x: Tensor, time: Tensor) -> Tensor:
+        """block(x, time). With `checkpointing` nothing inside of it is kept for the gradient: it is
+        computed again when that is due (Chen et al. 2016, arXiv 1604.06174).
+        """
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, x, time, use_reentrant=False, preserve_rng_state=False)
+        return block(x, time)

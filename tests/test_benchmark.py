@@ -37,7 +37,7 @@ def test_the_table_has_a_line_for_each_kind_of_run(tmp_path, capsys):
     assert line.split() == ["ours:", "2.000", "(1.000", "to", "3.000)"]
 
 
-@pytest.mark.parametrize("name", ["quality", "ablation"])
+@pytest.mark.parametrize("name", ["quality", "ablation", "steps"])
 def test_what_comes_with_the_course_was_measured_with_three_seeds(name):
     found = records.measurements(name)
     assert {record["seed"] for record in found} == {0, 1, 2}

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -16,6 +18,7 @@ from PIL import Image
 
 from diffusion_lib import BatchStream, InputError, data, load_images
 from diffusion_lib.data import cache_folder, to_images, to_pixels
+from diffusion_lib.image_files import FolderFiles
 
 CPU = torch.device("cpu")
 
@@ -83,6 +86,8 @@ def test_broken_images_are_left_out_and_named_in_one_warning(images):
     assert len(messages) == 1 and "\n" not in messages[0]
     assert [name for name in broken if name not in messages[0]] == []
     assert "5 broken images" in messages[0]
+    assert "empty.jpg (not an image), garbage.png, " in messages[0]  # each reason once
+    assert "nowhere.png (No such file or directory)" in messages[0]
 
 
 def test_many_broken_images_are_counted_and_only_some_of_them_named(images):
@@ -93,15 +98,15 @@ def test_many_broken_images_are_counted_and_only_some_of_them_named(images):
 
 
 def test_a_file_that_cannot_be_read_counts_as_broken(images, monkeypatch):
-    def read_bytes(path: Path) -> bytes:
-        if path.name == "0002.png":
+    def read(files: FolderFiles, name: str) -> bytes:
+        if name == "0002.png":
             raise PermissionError(13, "Permission denied")
-        with path.open("rb") as file:
-            return file.read()
+        return (files.path / name).read_bytes()
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(FolderFiles, "read", read)
     pixels, messages = load_with_warnings(images, 8)
-    assert len(pixels) == 5 and len(messages) == 1 and "0002.png" in messages[0]
+    assert len(pixels) == 5 and len(messages) == 1
+    assert "0002.png (Permission denied)" in messages[0]
 
 
 @pytest.mark.parametrize("content", ["nothing", "text", "broken"])
@@ -138,6 +143,18 @@ def test_a_damaged_image_in_a_zip_is_left_out(images, tmp_path):
     pixels, messages = load_with_warnings(tmp_path / "set.zip", 8)
     assert torch.equal(pixels, stack(noise_image(0)))
     assert len(messages) == 1 and "bad.png" in messages[0]
+
+
+def test_the_folder_that_torchvision_downloads_celeba_to(tmp_path):
+    folder = tmp_path / "celeba" / "img_align_celeba"
+    for i in range(3):
+        noise_image(i).save(make_images(folder, 0) / f"{i:06d}.png")
+    archive = shutil.make_archive(str(folder), "zip", folder)
+    (folder.parent / "list_attr_celeba.txt").write_text("202599\n5_o_Clock_Shadow\n")
+    pixels, messages = load_with_warnings(folder.parent, 8)
+    expected = stack(*(noise_image(i) for i in range(3)))
+    assert torch.equal(pixels, expected) and messages == []
+    assert torch.equal(load_images(archive, 8), expected)
 
 
 def test_more_images_than_are_decoded_at_a_time(tmp_path):
@@ -221,7 +238,9 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def entries(cache: Path) -> list[str]:
-    return sorted(path.name for path in cache.iterdir()) if cache.exists() else []
+    """What is in the cache, except for locks, which are empty files."""
+    names = sorted(path.name for path in cache.iterdir()) if cache.exists() else []
+    return [name for name in names if not name.endswith(".lock")]
 
 
 def fail(*_):
@@ -284,16 +303,157 @@ def test_folders_of_equal_names_do_not_share_an_entry(tmp_path):
     assert load_images(tmp_path / "1", 8)[0, 0, 0, 0] == 1
 
 
-def test_interrupted_decoding_leaves_nothing_behind(images, cache, monkeypatch):
-    def interrupt(*_):
-        raise KeyboardInterrupt
+@pytest.fixture
+def small_steps(monkeypatch):
+    """Decoding that goes forward, and notes how far it is, by four files at a time."""
+    monkeypatch.setattr(data, "CHUNK", 4)
+    monkeypatch.setattr(data, "SAVE_SECONDS", 0)
+
+
+def test_interrupted_decoding_goes_on_where_it_was(tmp_path, cache, monkeypatch, small_steps):
+    folder, decoded, read_square = make_images(tmp_path / "set", 40), [], data.read_square
+    spoil(folder)
+
+    def interrupt(content: bytes, *settings) -> np.ndarray | None:
+        if len(decoded) == 21:
+            raise KeyboardInterrupt
+        decoded.append(content)
+        return read_square(content, *settings)
 
     with monkeypatch.context() as patch:
         patch.setattr(data, "read_square", interrupt)
         with pytest.raises(KeyboardInterrupt):
+            load_images(folder, 8, workers=1)
+    monkeypatch.setattr(data, "read_square", lambda *a: decoded.append(a) or read_square(*a))
+    pixels, messages = load_with_warnings(folder, 8)
+    assert torch.equal(pixels, stack(*(noise_image(i) for i in range(40))))
+    assert len(messages) == 1 and "5 broken images" in messages[0]
+    assert 44 <= len(decoded) < 44 + 12
+    assert len(entries(cache)) == 1
+
+
+def test_what_is_left_by_an_interruption_at_the_very_end_is_removed(images, cache, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", interrupt)
+        with pytest.raises(KeyboardInterrupt):
             load_images(images, 8)
-    assert entries(cache) == []
+    assert len(entries(cache)) == 2
+    monkeypatch.setattr(data, "read_square", fail)
     assert len(load_images(images, 8)) == 6
+    assert len(entries(cache)) == 1
+
+
+def test_broken_images_are_named_even_if_an_earlier_call_met_them(
+    tmp_path, cache, monkeypatch, small_steps
+):
+    folder = make_images(tmp_path / "set", 40)
+    (folder / "0000.png").write_bytes(b"broken")
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "write_array", fail)
+        with pytest.raises(AssertionError):
+            load_with_warnings(folder, 8)
+    monkeypatch.setattr(data, "read_square", fail)
+    pixels, messages = load_with_warnings(folder, 8)
+    assert len(pixels) == 39 and len(messages) == 1 and "0000.png" in messages[0]
+
+
+START = """
+import os, random, signal, sys, time
+from pathlib import Path
+from diffusion_lib import data
+data.CHUNK, data.SAVE_SECONDS = 4, 0
+folder = sys.argv[1]
+
+def fork(function):
+    child = os.fork()
+    if child:
+        return child
+    try:
+        function()
+    finally:
+        os._exit(0)
+
+def load():
+    data.load_images(folder, 8, workers=2)
+"""
+
+KILLED_AT_RANDOM = """
+randomly = random.Random(0)
+for attempt in range(1000):
+    child = fork(load)
+    time.sleep(randomly.uniform(0, 0.03 * attempt))
+    os.kill(child, signal.SIGKILL)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+print(attempt)
+"""
+
+# Just before one of the next ten steps that matter.
+KILLED_BEFORE_A_STEP = """
+def die_after(count):
+    def mortal(step):
+        def before(*arguments, **settings):
+            nonlocal count
+            count -= 1
+            if count < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(*arguments, **settings)
+        return before
+    os.fsync, os.replace, os.unlink = mortal(os.fsync), mortal(os.replace), mortal(os.unlink)
+    load()
+
+for attempt in range(1000):
+    if os.waitpid(fork(lambda: die_after(attempt % 10)), 0)[1] == 0:
+        break
+print(attempt)
+"""
+
+AT_ONCE = """
+read_square = data.read_square
+
+def noted(content, *settings):
+    with open(sys.argv[2], "ab") as file:
+        file.write(b"1")
+    return read_square(content, *settings)
+
+data.read_square = noted
+for child in [fork(load) for _ in range(4)]:
+    os.waitpid(child, 0)
+print(os.path.getsize(sys.argv[2]))
+"""
+
+
+def run(script: str, *arguments: Path) -> int:
+    command = [sys.executable, "-c", START + script, *map(str, arguments)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
+@pytest.mark.parametrize(
+    "script, attempts",
+    [(KILLED_AT_RANDOM, 4), (KILLED_BEFORE_A_STEP, 8)],
+    ids=["at random", "before a step"],
+)
+def test_killed_processes_end_in_the_same_bytes(tmp_path, cache, monkeypatch, script, attempts):
+    folder = make_images(tmp_path / "set", 100)
+    spoil(folder)
+    assert run(script, folder) >= attempts
+    assert len(entries(cache)) == 1
+    killed = (cache / entries(cache)[0]).read_bytes()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "undisturbed"))
+    load_with_warnings(folder, 8)
+    assert (cache_folder() / entries(cache_folder())[0]).read_bytes() == killed
+
+
+@pytest.mark.skipif(not data.fcntl, reason="no locks here")
+def test_of_processes_at_once_one_decodes_and_the_others_wait(tmp_path, cache):
+    folder = make_images(tmp_path / "set", 200)
+    assert run(AT_ONCE, folder, tmp_path / "decoded") == 200
+    assert len(entries(cache)) == 1
+    assert torch.equal(load_images(folder, 8), stack(*(noise_image(i) for i in range(200))))
 
 
 def test_failed_decoding_leaves_nothing_behind(tmp_path, cache):
@@ -311,14 +471,17 @@ def test_cache_that_cannot_be_written_is_an_input_error(images, tmp_path, monkey
     assert "\n" not in str(error.value)
 
 
-def test_full_disk_is_an_input_error(images, cache, monkeypatch):
+def test_full_disk_is_an_input_error_and_costs_no_work(images, cache, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np.lib.format, "open_memmap", full)
-    with pytest.raises(InputError, match="No space left"):
-        load_images(images, 8)
-    assert entries(cache) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(np.lib.format, "write_array_header_1_0", full)
+        with pytest.raises(InputError, match="No space left"):
+            load_images(images, 8)
+    monkeypatch.setattr(data, "read_square", fail)
+    assert torch.equal(load_images(images, 8), stack(*(noise_image(i) for i in range(6))))
+    assert len(entries(cache)) == 1
 
 
 def test_images_are_mapped_from_the_cache_and_not_read_into_memory(images, monkeypatch):

@@ -397,10 +397,16 @@ def assert_refused(path, match=""):
     assert str(path) in str(caught.value)
 
 
-def test_the_model_that_comes_with_the_course_is_found_by_its_name_and_knows_portraits():
-    diffusion = GaussianDiffusion.load("faces")
-    assert diffusion.image_shape == (3, 16, 16)
-    x0 = to_images(load_images("faces", 16)[:64])
+@pytest.mark.parametrize(
+    ("name", "image_shape"),
+    [("faces", (3, 16, 16)), ("digits", (1, 28, 28)), ("brains", (1, 64, 64))],
+)
+def test_a_model_that_comes_with_the_course_is_found_by_its_name_and_knows_its_images(
+    name, image_shape
+):
+    diffusion = GaussianDiffusion.load(name)
+    assert diffusion.image_shape == image_shape
+    x0 = to_images(load_images(name, image_shape[-1])[:64])
     generator = torch.Generator().manual_seed(0)
     t = torch.randint(1000, (64,), generator=generator)
     noise = torch.randn(x0.shape, generator=generator)

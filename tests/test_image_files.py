@@ -1,6 +1,8 @@
 """Files of every kind: how they are found, and that each looks as it does in a viewer."""
 
 import io
+import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -103,6 +105,15 @@ def test_one_bit_becomes_black_and_white():
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_12_bits_in_a_file_of_16_are_scaled_by_their_own_range(format):
+    values = np.full((8, 8), 2056, np.uint16)
+    values[0, :2] = 0, 4095
+    pixels = read(Image.fromarray(values), format)
+    assert (pixels[1:] == 128).all()
+    assert tuple(pixels[0, :2, 0]) == (0, 255)
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
 def test_16_bits_are_scaled_and_do_not_turn_white(format):
     values = np.full((8, 8), 32896, np.uint16)
     values[0, :2] = 0, 65535
@@ -111,8 +122,9 @@ def test_16_bits_are_scaled_and_do_not_turn_white(format):
     assert tuple(pixels[0, :2, 0]) == (0, 255)
 
 
-def test_16_bits_of_few_values_keep_their_brightness():
-    assert (read(Image.fromarray(np.full((8, 8), 257 * 3, np.uint16))) == 3).all()
+@pytest.mark.parametrize("value, expected", [(257 * 30, 30), (4096, 16), (803, 50)])
+def test_16_bits_of_one_value_keep_their_brightness(value, expected):
+    assert (read(Image.fromarray(np.full((8, 8), value, np.uint16))) == expected).all()
 
 
 def test_32_bits_are_stretched_from_their_own_darkest_to_brightest():
@@ -303,6 +315,31 @@ def test_fingerprint_changes_with_the_content_of_a_zip(tmp_path):
             archive.writestr("a.png", content)
         prints.append(find_files(tmp_path / "set.zip").fingerprint)
     assert prints[0] != prints[1]
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_the_first_bytes_of_a_file_can_be_read_alone(tmp_path, kind):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a").write_bytes(b"0123456789")
+    path = tmp_path / "set"
+    if kind == "zip":
+        path = shutil.make_archive(str(path), "zip", path)
+    files = find_files(path)
+    assert files.read("a", 4) == b"0123" and files.read("a") == b"0123456789"
+
+
+def test_huge_archives_and_films_are_not_opened(tmp_path):
+    for name in ("img_align_celeba.zip", "film.mp4", "scan.tif", "scan.dcm", "head.nii.gz"):
+        with open(tmp_path / name, "wb") as file:
+            file.truncate(2**28 + 1)  # takes no room on the disk
+    (tmp_path / "small").touch()
+    assert find_files(tmp_path).names == ["head.nii.gz", "scan.dcm", "scan.tif", "small"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_pipes_are_passed_over(images):
+    os.mkfifo(images / "pipe.png")
+    assert "pipe.png" not in find_files(images).names
 
 
 def test_link_that_leads_nowhere_does_not_stop_the_search(images):

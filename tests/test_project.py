@@ -102,8 +102,9 @@ def test_an_installed_package_brings_the_bundled_sets_and_models(tmp_path):
     assert names == {"diffusion_lib", f"simple_diffusion-{PROJECT['version']}.dist-info"}
     program = (
         "import diffusion_lib as d; print(d.__file__);"
-        "print([tuple(d.load_images(name, 16).shape) for name in ('faces', 'digits', 'brains')]);"
-        "print(d.GaussianDiffusion.load('faces').image_shape)"
+        "names = ('faces', 'digits', 'brains');"
+        "print([tuple(d.load_images(name, 16).shape) for name in names]);"
+        "print([tuple(d.GaussianDiffusion.load(name).image_shape) for name in names])"
     )
     result = subprocess.run(
         [sys.executable, "-c", program],
@@ -113,10 +114,10 @@ def test_an_installed_package_brings_the_bundled_sets_and_models(tmp_path):
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    where, shapes, image_shape = result.stdout.splitlines()
+    where, shapes, image_shapes = result.stdout.splitlines()
     assert where.startswith(str(tmp_path / "installed"))
     assert shapes == "[(4000, 3, 16, 16), (5000, 1, 16, 16), (1000, 1, 16, 16)]"
-    assert image_shape == "(3, 16, 16)"
+    assert image_shapes == "[(3, 16, 16), (1, 28, 28), (1, 64, 64)]"
 
 
 def test_jupyterlab_has_widgets_and_paired_notebooks():

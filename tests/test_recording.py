@@ -16,6 +16,7 @@ from diffusion_lib.files import load_file
 from diffusion_lib.training import Report, build
 
 PIXELS = torch.randint(0, 256, (4, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+QUIET = {"autosave.pth", "mine.pth", "runs/mine/stats.jsonl"}  # what every run writes
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
@@ -63,8 +64,7 @@ def test_every_epoch_leaves_samples_a_plot_and_the_end_a_model(tmp_path):
         "out/mine_epoch_002.png",
         "plot/mine_epoch_001.png",
         "plot/mine_epoch_002.png",
-        "autosave.pth",
-        "mine.pth",
+        *QUIET,
     }
     for file in tmp_path.rglob("*.png"):
         assert min(Image.open(file).size) >= 64
@@ -72,12 +72,12 @@ def test_every_epoch_leaves_samples_a_plot_and_the_end_a_model(tmp_path):
 
 def test_a_quiet_run_writes_nothing_but_checkpoints(tmp_path):
     list(record(make_trainer(), "mine", tmp_path))
-    assert {path.name for path in tmp_path.iterdir()} == {"autosave.pth", "mine.pth"}
+    assert files(tmp_path) == QUIET
 
 
 def test_the_folder_is_made(tmp_path):
     list(record(make_trainer(epochs=1), "mine", tmp_path / "deep" / "er"))
-    assert files(tmp_path / "deep" / "er") == {"autosave.pth", "mine.pth"}
+    assert files(tmp_path / "deep" / "er") == QUIET
 
 
 def test_the_model_is_the_average(tmp_path):
@@ -164,7 +164,7 @@ def test_tensorboard_forgets_steps_that_were_lost(tmp_path):
 
 def assert_ended_well(folder: Path, step: int) -> None:
     """The files are whole, and the run can be taken up where it was left."""
-    assert files(folder) == {"autosave.pth", "mine.pth"}
+    assert files(folder) == QUIET
     assert equal(weights_of(folder / "mine.pth"), weights_of(folder / "autosave.pth"))
     resumed, whole = make_trainer(), make_trainer()
     resumed.restore(load_file(folder / "autosave.pth"))
@@ -236,4 +236,4 @@ def test_a_run_in_another_thread_needs_no_signals(tmp_path):
     thread.start()
     thread.join()
     assert [report.step for report in reports] == [1, 2, 3, 4]
-    assert files(tmp_path) == {"autosave.pth", "mine.pth"}
+    assert files(tmp_path) == QUIET

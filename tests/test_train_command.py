@@ -96,7 +96,12 @@ def test_samples_of_an_epoch_are_made_as_asked_for(command, images, tmp_path, mo
 
 def test_disabled_images_and_log_are_not_written(run, tmp_path):
     assert run("mine").status == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"images", "autosave.pth", "mine.pth"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "images",
+        "autosave.pth",
+        "mine.pth",
+        "runs",
+    }
 
 
 def test_disabled_images_leave_the_log(command, images, tmp_path):
@@ -107,7 +112,8 @@ def test_disabled_images_leave_the_log(command, images, tmp_path):
 
 def test_disabled_log_leaves_the_images(command, images, tmp_path):
     command(train.main, "train", "mine", images, *TINY, "--disable-tensorboard")
-    assert (tmp_path / "out").is_dir() and not (tmp_path / "runs").exists()
+    assert (tmp_path / "out").is_dir()
+    assert [path.name for path in (tmp_path / "runs" / "mine").iterdir()] == ["stats.jsonl"]
 
 
 def test_nothing_that_was_there_is_touched(command, images, tmp_path):
@@ -122,7 +128,11 @@ def test_nothing_that_was_there_is_touched(command, images, tmp_path):
 
 def test_another_folder_can_be_named(run, tmp_path):
     assert run("mine", "--folder", "deep/er").status == 0
-    assert {path.name for path in (tmp_path / "deep/er").iterdir()} == {"autosave.pth", "mine.pth"}
+    assert {path.name for path in (tmp_path / "deep/er").iterdir()} == {
+        "autosave.pth",
+        "mine.pth",
+        "runs",
+    }
     assert not (tmp_path / "autosave.pth").exists()
 
 
@@ -653,3 +663,23 @@ def test_help_does_not_wait_for_torch(program):
     out, err = process.communicate()
     assert process.returncode == 0 and err == ""
     assert "usage" in out and out.endswith("heavy: set()\n")
+
+
+# A dry run
+
+
+def test_a_dry_run_says_what_the_run_takes_and_leaves_nothing(run, tmp_path):
+    before = snapshot(tmp_path)
+    outcome = run("mine", "--dry_run", "--accumulate", 2)
+    assert outcome.status == 0 and snapshot(tmp_path) == before
+    said = dict(line.split(maxsplit=1) for line in outcome.out.splitlines() if line)
+    assert said["accumulate"] == "2" and said["images"] == "6 of shape (3, 8, 8)"
+    assert said["steps"].startswith("2: 2 an epoch")
+    for quantity in ("network", "memory", "time"):
+        assert any(character.isdigit() for character in said[quantity])
+
+
+def test_a_dry_run_of_a_run_to_resume_counts_what_is_left(run, resume):
+    run("mine", "-e", 3)
+    outcome = resume("mine", "-e", 5, "--dry-run")
+    assert outcome.status == 0 and "steps               4: 2 an epoch" in outcome.out

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from diffusion_lib import GaussianDiffusion, InputError, NoiseSchedule, TrainConfig, Trainer
+from diffusion_lib.devices import find_device
+from diffusion_lib.estimate import activation_bytes
 from diffusion_lib.files import load_file
-from diffusion_lib.training import build, find_device
+from diffusion_lib.training import LEVELS, build
 
 PIXELS = torch.randint(0, 256, (5, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
 TINY = TrainConfig(
@@ -88,13 +90,13 @@ def test_short_gradients_are_left_alone():
 
 def draws(trainer: Trainer, steps: int) -> list[tuple]:
     """The timesteps and the noise of some steps."""
-    seen, loss = [], trainer.diffusion.loss
+    seen, loss = [], trainer.diffusion.losses
 
     def spy(x0, t, noise, *more):
         seen.append((tuple(t.tolist()), tuple(noise.flatten().tolist())))
         return loss(x0, t, noise, *more)
 
-    trainer.diffusion.loss = spy
+    trainer.diffusion.losses = spy
     for _ in range(steps):
         trainer.train_step()
     return seen
@@ -274,13 +276,13 @@ WAYS = [
 
 def shown(trainer: Trainer, steps: int) -> list[tuple[torch.Tensor, torch.Tensor, tuple]]:
     """The images, the timesteps and what else some steps ask the loss for."""
-    seen, loss = [], trainer.diffusion.loss
+    seen, loss = [], trainer.diffusion.losses
 
     def spy(x0, t, noise, *more):
         seen.append((x0.clone(), t.clone(), more))
         return loss(x0, t, noise, *more)
 
-    trainer.diffusion.loss = spy
+    trainer.diffusion.losses = spy
     for _ in range(steps):
         trainer.train_step()
     return seen
@@ -360,13 +362,13 @@ def test_every_step_and_every_seed_draws_other_timesteps():
 @pytest.mark.parametrize("gamma", [0.0, 5.0])
 def test_min_snr_reaches_the_loss(gamma):
     trainer = make_trainer(min_snr=gamma, beta_schedule="cosine", prediction="x0")
-    asked, loss = [], trainer.diffusion.loss
+    asked, loss = [], trainer.diffusion.losses
 
     def spy(*given, **named):
         asked.append((given, named))
         return loss(*given, **named)
 
-    trainer.diffusion.loss = spy
+    trainer.diffusion.losses = spy
     found, _ = trainer.train_step()
     ((x0, t, noise, *_), _) = asked[0]
     by_hand = make_trainer(beta_schedule="cosine", prediction="x0").diffusion.train()
@@ -519,3 +521,186 @@ def test_a_device_that_is_not_there_is_an_input_error(name):
 def test_a_model_that_cannot_be_built_is_an_input_error(wrong):
     with pytest.raises(InputError):
         build(replace(TINY, **wrong), channels=1)
+
+
+# Speed and memory
+
+
+def trained(**settings) -> Trainer:
+    trainer = make_trainer(lr=0.01, **settings)
+    list(trainer)
+    return trainer
+
+
+def test_a_batch_in_parts_trains_as_the_whole_one_does():
+    whole, parts = trained(batch_size=5), trained(batch_size=5, accumulate=3)
+    for some, other in zip(weights(whole), weights(parts), strict=True):
+        torch.testing.assert_close(some, other, atol=1e-4, rtol=0)
+
+
+def test_blocks_that_are_computed_twice_have_the_same_gradients():
+    usual, saving = make_trainer(), make_trainer(checkpointing=True)
+    for trainer in (usual, saving):
+        trainer.train_step()
+        trainer.train_step()
+    assert equal(weights(usual), weights(saving))
+
+
+def test_checkpointing_keeps_less_for_the_gradient():
+    kept = []
+    for checkpointing in (False, True):
+        trainer = make_trainer(checkpointing=checkpointing)
+        x = torch.randn(2, 1, 8, 8)
+        kept.append(activation_bytes(trainer.diffusion.network, x, torch.zeros(2)))
+    assert kept[1] < 0.5 * kept[0]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_computes_in_halves_and_keeps_whole_weights(precision):
+    trainer = make_trainer(precision=precision)
+    seen = []
+    trainer.diffusion.network.stem.register_forward_hook(lambda *call: seen.append(call[2].dtype))
+    reports = list(trainer)
+    assert set(seen) == {getattr(torch, precision)}
+    assert {weight.dtype for weight in trainer.weights} == {torch.float32}
+    assert all(math.isfinite(report.loss + report.gradient_norm) for report in reports)
+    whole = trained()
+    assert reports[0].loss == pytest.approx(next(iter(make_trainer())).loss, rel=0.05)
+    assert not equal(weights(whole), weights(trainer))
+
+
+def test_float16_leaves_out_a_step_whose_gradient_is_too_large():
+    trainer = make_trainer(precision="float16", report_every=1)
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)  # too much for float16
+    before = weights(trainer)
+    trainer.train_step()
+    assert equal(before, weights(trainer)) and trainer.scaler.get_scale() == 2.0**59
+
+
+def test_the_scale_of_float16_is_taken_up_again(tmp_path):
+    first = make_trainer(precision="float16", epochs=2)
+    first.train_step()
+    first.scaler.update(1024.0)
+    first.save(tmp_path / "run.pth")
+    second = make_trainer(precision="float16", epochs=2)
+    second.restore(load_file(tmp_path / "run.pth"))
+    assert second.scaler.get_scale() == 1024.0
+
+
+def compiled_by(monkeypatch, function) -> Trainer:
+    monkeypatch.setattr(torch, "compile", function)
+    return make_trainer(compile="on")
+
+
+def test_a_compiled_network_is_the_one_that_is_trained(monkeypatch):
+    calls = []
+
+    class Compiled(torch.nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x, t):
+            calls.append(len(x))
+            return self.network(x, t)
+
+    trainer = compiled_by(monkeypatch, Compiled)
+    list(trainer)
+    assert calls == [2] * (1 + trainer.steps)  # once to try, then for every step
+    usual = make_trainer()
+    list(usual)
+    assert equal(weights(trainer), weights(usual)) and equal(averages(trainer), averages(usual))
+    assert "network.network" not in "".join(trainer.diffusion.state_dict())
+
+
+def test_where_nothing_can_be_compiled_training_goes_on_with_a_warning(monkeypatch):
+    def broken(network):
+        def call(*_):
+            raise RuntimeError("no compiler found\nin many lines")
+
+        return call
+
+    trainer = compiled_by(monkeypatch, broken)
+    with pytest.warns(UserWarning, match=r"without it, more slowly \(no compiler found\)"):
+        list(trainer)
+    usual = make_trainer()
+    list(usual)
+    assert equal(weights(trainer), weights(usual))
+
+
+def memory_for(trainer: Trainer, images: int) -> None:
+    """Let the memory end at so many images at a time."""
+    losses = trainer.diffusion.losses
+
+    def limited(x0, *more):
+        if len(x0) > images:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return losses(x0, *more)
+
+    trainer.diffusion.losses = limited
+
+
+def test_a_batch_that_does_not_fit_is_answered_with_the_largest_that_does():
+    trainer = make_trainer(batch_size=64)
+    memory_for(trainer, 9)
+    with pytest.raises(InputError, match=r"64 images at a time, but 8 fit: .*--batch_size 8") as e:
+        list(trainer)
+    assert "--accumulate 8" in str(e.value) and "\n" not in str(e.value)
+    fitting = make_trainer(batch_size=64, accumulate=8)
+    memory_for(fitting, 9)
+    assert next(iter(fitting)).step > 0
+
+
+def test_an_image_that_does_not_fit_is_answered_with_what_makes_it_smaller():
+    trainer = make_trainer(batch_size=4)
+    memory_for(trainer, 0)
+    with pytest.raises(InputError, match=r"single image.*--width"):
+        list(trainer)
+
+
+# A sick run
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step():
+    trainer = make_trainer(report_every=5, lr=0.09)
+    losses = trainer.diffusion.losses
+
+    def sick(*given):
+        return losses(*given) * (math.nan if trainer.step == 3 else 1)
+
+    trainer.diffusion.losses = sick
+    with pytest.raises(InputError, match=r"step 4 the loss is nan.*try --lr 0\.03") as error:
+        list(trainer)
+    assert "\n" not in str(error.value)
+
+
+def test_a_gradient_that_is_no_number_stops_the_run():
+    trainer = make_trainer()
+    weight = trainer.weights[0]
+    weight.register_hook(lambda gradient: gradient * (math.inf if trainer.step == 1 else 1))
+    with pytest.raises(InputError, match=r"step 2 the loss is [0-9.]+, its gradient (nan|inf)"):
+        list(trainer)
+
+
+def test_data_with_holes_are_named_as_the_cause():
+    pixels = torch.randn(8, 1, 8, 8)
+    pixels[3, 0, 0, 0] = math.nan
+    with pytest.raises(InputError, match="numbers in the data that are not finite"):
+        list(make_trainer(pixels))
+
+
+def test_the_loss_of_each_level_of_noise_is_reported():
+    trainer = make_trainer(batch_size=64, report_every=1000, epochs=1)
+    seen, losses = [], trainer.diffusion.losses
+
+    def spy(x0, t, noise, *more):
+        found = losses(x0, t, noise, *more)
+        seen.extend(zip(t.tolist(), found.tolist(), strict=True))
+        return found
+
+    trainer.diffusion.losses = spy
+    (report,) = trainer
+    for level, loss in enumerate(report.loss_by_level):
+        group = [loss for t, loss in seen if LEVELS * t // 20 == level]
+        assert loss == pytest.approx(sum(group) / len(group), rel=1e-4)
+    assert report.memory > 10**7

@@ -11,6 +11,12 @@ CHOICES = {
     "no shift of the noise": {"shift": 1.0},
     "two blocks a level": {"blocks": 2},
     "folded pixels": {"patch": 2},
+    "a wider network": {"width": 32},
+    "batches of 64": {"batch_size": 64},
+    "half the learning rate": {"lr": 2e-3},
+    "weights by min-SNR": {"min_snr": 5.0},
+    "timesteps in between": {"continuous": True},
+    "no average of weights": {"ema": 0.0},
 }
 
 

@@ -1,0 +1,118 @@
+"""What a device is good at: which one to take, in which number format, compiled or not."""
+
+import ctypes
+import os
+import sys
+import warnings
+from contextlib import suppress
+
+import torch
+from torch import nn
+
+from diffusion_lib.errors import InputError
+from diffusion_lib.files import first_line
+
+COMPILING_PAYS = 1000  # steps: the first of a compiled network takes about a minute
+
+
+def find_device(name: str = "auto") -> torch.device:
+    """The named device, or with "auto" the fastest that there is: cuda, then mps, then cpu.
+
+    Under torchrun each process of a machine takes a GPU of its own.
+
+    Raises:
+        InputError: no such device here.
+    """
+    if name == "auto":
+        cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+        name = "cuda" if cuda else "mps" if mps else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise InputError(f"the device {name!r} cannot be used here: try --device auto") from error
+    return device
+
+
+def find_precision(name: str, device: torch.device) -> torch.dtype:
+    """The number format in which the network computes; weights stay float32.
+
+    "auto" is what the device computes fast: bfloat16 on a GPU that has it (from Ampere on), else
+    float16 on one with tensor cores (Volta, Turing: T4); float32 everywhere else.
+    """
+    if name != "auto":
+        return getattr(torch, name)
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (7, 0):
+        return torch.float32
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float16
+
+
+def prepare(device: torch.device) -> None:
+    """Settings of the process that make the device faster and change results by rounding only."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision("high")  # TF32, where float32 is asked for
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True  # all batches have one shape: choose for it
+    if device.type == "cpu":
+        keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what a step frees for the next step.
+
+    By default glibc hands large blocks back to the system, and every step faults them in again.
+    """
+    if sys.platform != "linux":
+        return
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the top of the heap stays
+        mallopt(-4, 0)  # M_MMAP_MAX: no block is a mapping of its own
+
+
+def compiles(choice: str, device: torch.device, steps: int) -> bool:
+    """Whether to compile the network: "on", "off", or "auto", on a GPU that can, if it pays."""
+    if choice != "auto":
+        return choice == "on"
+    able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
+    return able and steps >= COMPILING_PAYS
+
+
+def try_to_compile(network: nn.Module, *example: torch.Tensor) -> nn.Module:
+    """The network compiled by torch.compile, or as it is, with a warning, where that fails.
+
+    Args:
+        network: any.
+        example: what it is called with; other shapes would be compiled anew.
+    """
+    compiled = torch.compile(network)
+    try:
+        compiled(*example).float().sum().backward()  # compiles forward and backward pass
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a missing compiler leads to
+        warnings.warn(
+            f"torch.compile does not work here, so training goes on without it, more slowly "
+            f"({first_line(error)}); --compile off leaves it out",
+            stacklevel=2,
+        )
+        return network
+    finally:
+        network.zero_grad()
+    return compiled
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that was in use so far, of the GPU, or of the process on another device."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes, Linux in kilobytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,70 @@
+"""Several processes that train one model: torchrun --nproc-per-node 4 -m diffusion_lib.train ...
+
+Each process has the whole model, and a share of every batch. What they compute is what one process
+would have computed from the whole batch: gradients are averaged before each step. Without torchrun
+there is one process, and everything here returns what it was given.
+"""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Result = TypeVar("Result")
+
+
+def rank() -> int:
+    """Number of this process, 0 to world_size() - 1. Process 0 writes all files."""
+    return int(os.environ.get("RANK", 0))
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def join(device: torch.device) -> None:
+    """Meet the other processes that torchrun started."""
+    if world_size() > 1 and not dist.is_initialized():
+        cuda = device.type == "cuda"
+        dist.init_process_group(
+            "nccl" if cuda else "gloo",
+            device_id=device if cuda else None,
+            timeout=timedelta(hours=2),  # so long others may have to wait for images to be decoded
+        )
+
+
+def leave() -> None:
+    """Part from the other processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def mean(values: Tensor) -> Tensor:
+    """The mean of a tensor over all processes; each has to call this."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+        values /= dist.get_world_size()
+    return values
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set in any process; each has to call this."""
+    return mean(torch.tensor(float(flag), device=device)).item() > 0 if world_size() > 1 else flag
+
+
+def one_after_the_other(function: Callable[[], Result]) -> Result:
+    """Call a function in the first process of each machine, and then in the others."""
+    if not dist.is_initialized():
+        return function()
+    if os.environ["LOCAL_RANK"] == "0":
+        result = function()
+        dist.barrier()
+    else:
+        dist.barrier()
+        result = function()
+    return result

@@ -1,0 +1,342 @@
+"""DICOM, NIfTI and Analyze: windows, orientation, which slices, and readers that are missing."""
+
+import gzip
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from conftest import noise_image
+from PIL import Image
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
+
+from diffusion_lib import InputError, load_images
+from diffusion_lib.medical import medical_format, read_medical
+
+
+def dicom(values: np.ndarray, kind: str = "MONOCHROME2", bits: int = 12, **header) -> bytes:
+    """A DICOM file of these pixels, with more entries in its header."""
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = pydicom.uid.MRImageStorage, "1.2.3"
+    if values.size:
+        dataset.set_pixel_data(values, kind, bits)
+    for name, value in header.items():
+        setattr(dataset, name, value)
+    buffer = pydicom.filebase.DicomBytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def pixels_of(name: str, content: bytes) -> list[np.ndarray]:
+    return [np.asarray(picture).astype(int) for picture in read_medical(name, content, None)]
+
+
+def steps(*values: int) -> np.ndarray:
+    """12-bit pixels, shape (4, n): a column for each value."""
+    return np.tile(np.array(values, np.uint16), (4, 1))
+
+
+def load_with_warnings(path: Path, size: int = 8, **settings) -> tuple[np.ndarray, list[str]]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pixels = load_images(path, size, **settings).numpy()
+    return pixels, [str(warning.message) for warning in caught]
+
+
+# DICOM
+
+
+def test_the_window_of_the_header_sets_black_and_white():
+    content = dicom(steps(0, 100, 200, 300, 400, 4000), WindowCenter=200.5, WindowWidth=201)
+    (pixels,) = pixels_of("a.dcm", content)
+    assert np.abs(pixels[0] - [0, 0, 127.5, 255, 255, 255]).max() <= 1
+
+
+def test_the_first_of_several_windows_counts():
+    content = dicom(steps(0, 100, 200), WindowCenter=[100.5, 1000], WindowWidth=[201, 10])
+    assert np.abs(pixels_of("a.dcm", content)[0][0] - [0, 127.5, 255]).max() <= 1
+
+
+def test_a_narrow_slice_of_a_wide_window_is_not_stretched():
+    content = dicom(steps(500, 550, 600), WindowCenter=500.5, WindowWidth=1001)
+    assert np.abs(pixels_of("a.dcm", content)[0][0] - [127.5, 140, 153]).max() <= 1
+
+
+def test_slope_and_intercept_come_before_the_window():
+    content = dicom(
+        steps(0, 10, 20),
+        WindowCenter=0.5,
+        WindowWidth=201,
+        RescaleSlope=10,
+        RescaleIntercept=-100,
+    )
+    assert np.abs(pixels_of("a.dcm", content)[0][0] - [0, 127.5, 255]).max() <= 1
+
+
+def test_a_table_of_the_header_is_looked_up():
+    table = pydicom.Dataset()
+    table.LUTDescriptor, table.LUTData = [4, 0, 8], [0, 255, 100, 200]
+    table["LUTDescriptor"].VR, table["LUTData"].VR = "US", "US"
+    content = dicom(steps(0, 1, 2, 3, 9), VOILUTSequence=[table])
+    assert pixels_of("a.dcm", content)[0][0].tolist() == [0, 255, 100, 200, 200]
+
+
+@pytest.mark.parametrize("header", [{}, {"WindowCenter": 0, "WindowWidth": 0}])
+def test_without_a_window_one_bright_pixel_does_not_darken_the_others(header):
+    values = np.tile(np.arange(100, dtype=np.uint16), (100, 1))
+    values[50, 50] = 4095
+    (pixels,) = pixels_of("a.dcm", dicom(values, **header))
+    assert np.abs(pixels[0] - np.linspace(0, 255, 100)).max() <= 3
+
+
+def test_monochrome1_is_inverted():
+    content = dicom(steps(0, 100, 200), "MONOCHROME1", WindowCenter=100.5, WindowWidth=201)
+    assert np.abs(pixels_of("a.dcm", content)[0][0] - [255, 127.5, 0]).max() <= 1
+
+
+def test_every_frame_is_a_picture():
+    frames = np.stack([steps(100, 200), steps(200, 100)])
+    first, second = pixels_of("a.dcm", dicom(frames, WindowCenter=100.5, WindowWidth=201))
+    assert first.shape == (4, 2) and np.array_equal(first, second[:, ::-1])
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_colour_is_unchanged(frames):
+    values = np.random.default_rng(0).integers(0, 256, (frames, 5, 6, 3), np.uint8)
+    pixels = pixels_of("a.dcm", dicom(values if frames > 1 else values[0], "RGB", 8))
+    assert np.array_equal(np.stack(pixels), values)
+
+
+def test_a_palette_is_looked_up():
+    content = dicom(steps(0, 1).astype(np.uint8), "MONOCHROME2", 8)
+    header = pydicom.dcmread(pydicom.filebase.DicomBytesIO(content))
+    header.PhotometricInterpretation = "PALETTE COLOR"
+    for colour, values in {"Red": (0, 255), "Green": (128, 64), "Blue": (255, 1)}.items():
+        setattr(header, f"{colour}PaletteColorLookupTableDescriptor", [2, 0, 8])
+        header[f"{colour}PaletteColorLookupTableDescriptor"].VR = "US"
+        setattr(header, f"{colour}PaletteColorLookupTableData", bytes(values))
+    buffer = pydicom.filebase.DicomBytesIO()
+    header.save_as(buffer)
+    assert pixels_of("a", buffer.getvalue())[0][0].tolist() == [[0, 128, 255], [255, 64, 1]]
+
+
+def test_nearly_empty_slices_are_left_out():
+    noise = np.random.default_rng(0).integers(0, 40, (50, 50)).astype(np.uint16)
+    small, large = noise.copy(), noise.copy()
+    small[:5, :5], large[:10, :10] = 900, 900  # 1 % and 4 %
+    window = dict(WindowCenter=500, WindowWidth=1000)
+    assert pixels_of("a.dcm", dicom(small, **window)) == []
+    assert len(pixels_of("a.dcm", dicom(large, **window))) == 1
+
+
+def knee(i: int) -> bytes:
+    """A slice of 8x8 pixels whose brightness is i, in steps of 10 from 50."""
+    values = np.full((8, 8), 50 + 10 * i, np.uint16)
+    return dicom(values, WindowCenter=128, WindowWidth=256)
+
+
+@pytest.fixture
+def knees(tmp_path) -> Path:
+    """Six slices as the OAI gives them out, in folders, without extensions, and a directory."""
+    folder = tmp_path / "knees"
+    for i in range(6):
+        (folder / f"series{i % 2}").mkdir(parents=True, exist_ok=True)
+        (folder / f"series{i % 2}" / f"{i:03d}").write_bytes(knee(i))
+    (folder / "DICOMDIR").write_bytes(dicom(np.empty(0)))
+    return folder
+
+
+def test_a_folder_of_dicoms_without_extensions(knees):
+    pixels, messages = load_with_warnings(knees)
+    assert pixels.shape == (6, 1, 8, 8) and messages == []
+    assert np.abs(pixels[:, 0, 0, 0] - [50.0, 70, 90, 60, 80, 100]).max() <= 1
+
+
+def test_dicoms_in_a_zip_are_the_same(knees):
+    archive = shutil.make_archive(str(knees.parent / "set"), "zip", knees)
+    assert np.array_equal(load_images(archive, 8), load_images(knees, 8))
+
+
+def test_dicoms_that_cannot_be_decoded_are_named_with_the_reason(knees):
+    for name in ("x.dcm", "y.dcm"):
+        header = pydicom.dcmread(pydicom.filebase.DicomBytesIO(knee(0)))
+        header.PixelData = pydicom.encaps.encapsulate([b"no JPEG-LS"])
+        header["PixelData"].VR = "OB"
+        header.file_meta.TransferSyntaxUID = JPEGLSLossless
+        header.save_as(knees / name)
+    (knees / "z.dcm").write_bytes(b"text")
+    pixels, messages = load_with_warnings(knees)
+    assert len(pixels) == 6 and len(messages) == 1 and "\n" not in messages[0]
+    assert "3 broken images" in messages[0] and "z.dcm (" in messages[0]
+    assert "x.dcm (Unable to deco" in messages[0]  # "decompress", or "decode" with more readers
+    assert "y.dcm, " in messages[0]  # the same reason is not told twice
+
+
+# Volumes
+
+
+def head() -> np.ndarray:
+    """A volume of 16x20x24 voxels, right, front, top: bright marks at the left and at the front."""
+    values = np.full((16, 20, 24), 1000, np.int16)
+    values += np.arange(24, dtype=np.int16) * 20
+    values[:4, 8:12] = 3000  # the patient's left
+    values[7:9, 16:] = 0  # the front
+    return values
+
+
+def slices(volume, name: str = "a.nii") -> np.ndarray:
+    """The pictures of a volume, (n, H, W)."""
+    return np.stack(pixels_of(name, volume.to_bytes()))
+
+
+def test_slices_lie_as_radiologists_look_at_them():
+    pixels = slices(nibabel.Nifti1Image(head(), np.eye(4)))
+    assert pixels.shape == (12, 20, 16)
+    assert (pixels[:, 8:12, 12:] == 255).all() and (pixels[:, 8:12, :12] < 255).all()
+    assert (pixels[:, :4, 7:9] == 0).all() and (pixels[:, 4:] > 0).all()
+
+
+@pytest.mark.parametrize("axes", ["LAS", "LPS", "PIL", "SAR", "ASR"])
+def test_the_order_of_axes_in_the_file_makes_no_difference(axes):
+    upright = nibabel.Nifti1Image(head(), np.eye(4))
+    turn = nibabel.orientations.ornt_transform(
+        nibabel.io_orientation(upright.affine), nibabel.orientations.axcodes2ornt(axes)
+    )
+    turned = upright.as_reoriented(turn)
+    assert nibabel.aff2axcodes(turned.affine) == tuple(axes)
+    assert np.array_equal(slices(turned), slices(upright))
+
+
+def test_the_central_half_is_taken_from_the_feet_up():
+    values = np.tile(np.arange(100, 180, 10, dtype=np.int16), (5, 6, 1))
+    levels = slices(nibabel.Nifti1Image(values, np.eye(4)))[:, 0, 0]
+    assert np.abs(levels - 255 * np.array([2, 3, 4, 5]) / 7).max() <= 2
+
+
+@pytest.mark.parametrize("count, taken", [(1, 1), (2, 2), (3, 3), (4, 2), (9, 5)])
+def test_few_slices_still_give_some(count, taken):
+    values = np.random.default_rng(0).integers(0, 99, (9, 9, count)).astype(np.int16)
+    assert len(slices(nibabel.Nifti1Image(values, np.eye(4)))) == taken
+
+
+def test_empty_slices_of_a_volume_are_left_out():
+    values = head()
+    values[..., 10] = 0
+    assert len(slices(nibabel.Nifti1Image(values, np.eye(4)))) == 11
+
+
+def test_voxels_that_are_not_cubes_give_square_pixels():
+    pixels = slices(nibabel.Nifti1Image(head(), np.diag([2, 0.5, 3, 1])))
+    assert pixels.shape[1:] == (20, 64)
+
+
+def test_not_a_number_does_no_harm():
+    values = head().astype(np.float32)
+    values[0, 0] = np.nan
+    assert slices(nibabel.Nifti1Image(values, np.eye(4))).max() == 255
+
+
+def test_of_a_series_the_first_volume_counts():
+    series = np.stack([head(), head()[::-1], 0 * head()], axis=3)
+    expected = slices(nibabel.Nifti1Image(head(), np.eye(4)))
+    assert np.array_equal(slices(nibabel.Nifti1Image(series, np.eye(4))), expected)
+
+
+def save_as(form: str, folder: Path) -> None:
+    """Write `head` as one of the kinds of volume."""
+    folder.mkdir()
+    if form == "Analyze":  # as OASIS-1: the patient's right first, and a fourth axis of length 1
+        nibabel.save(nibabel.AnalyzeImage(head()[::-1, ..., None], None), folder / "a.img")
+    elif form == "pair":
+        nibabel.save(nibabel.Nifti1Pair(head(), np.eye(4)), folder / "a.img")
+    elif form == "NIfTI-2":
+        nibabel.save(nibabel.Nifti2Image(head(), np.eye(4)), folder / "a.nii")
+    else:
+        nibabel.save(nibabel.Nifti1Image(head(), np.eye(4)), folder / f"a{form}")
+
+
+FORMS = [".nii", ".nii.gz", "NIfTI-2", "pair", "Analyze"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_every_kind_of_volume_gives_the_same_slices(tmp_path, form, zipped):
+    save_as(form, tmp_path / "set")
+    path = tmp_path / "set"
+    if zipped:
+        path = shutil.make_archive(str(path), "zip", path)
+    pixels, messages = load_with_warnings(path, 20, fit="squash")
+    expected = slices(nibabel.Nifti1Image(head(), np.eye(4))).astype(np.uint8)
+    resized = [Image.fromarray(s).resize((20, 20), Image.Resampling.LANCZOS) for s in expected]
+    assert messages == [] and pixels.shape == (12, 1, 20, 20)
+    assert np.abs(pixels[:, 0].astype(int) - np.stack(resized)).max() <= 1
+
+
+def test_volumes_and_pictures_come_in_order_of_names(tmp_path):
+    save_as(".nii", tmp_path / "set")
+    for i, name in enumerate(["0.png", "b.png"]):
+        noise_image(i, grey=True).save(tmp_path / "set" / name)
+    pixels = load_images(tmp_path / "set", 8)
+    assert len(pixels) == 14
+    for i, place in enumerate([0, 13]):
+        assert np.array_equal(pixels[place, 0], noise_image(i, grey=True))
+
+
+def test_broken_volumes_are_named(tmp_path):
+    save_as("Analyze", tmp_path / "set")
+    save_as(".nii", tmp_path / "other")
+    content = (tmp_path / "other" / "a.nii").read_bytes()
+    shutil.copy(tmp_path / "set" / "a.hdr", tmp_path / "set" / "alone.hdr")
+    (tmp_path / "set" / "cut.nii").write_bytes(content[:3000])
+    (tmp_path / "set" / "cut.nii.gz").write_bytes(gzip.compress(content)[:-50])
+    (tmp_path / "set" / "text.nii").write_text("text" * 100)
+    pixels, messages = load_with_warnings(tmp_path / "set")
+    assert len(pixels) == 12 and len(messages) == 1 and "4 broken images" in messages[0]
+    assert "alone.hdr (No such file" in messages[0]
+
+
+@pytest.mark.parametrize("content", [b"#?RADIANCE\n", b"ENVI\nsamples = 3\n", b""])
+def test_hdr_files_of_other_kinds_are_passed_over(images, content):
+    (images / "a.hdr").write_bytes(content)
+    (images / "a.img").write_bytes(bytes(100))
+    pixels, messages = load_with_warnings(images)
+    assert len(pixels) == 6 and messages == []
+
+
+def test_a_picture_is_no_medical_file():
+    assert medical_format("a.png", bytes(200)) is None and read_medical("a", b"", None) is None
+
+
+# Readers that are missing
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_missing_pydicom_is_one_line_that_counts_the_files(knees, monkeypatch, zipped):
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    path = shutil.make_archive(str(knees), "zip", knees) if zipped else knees
+    with pytest.raises(InputError) as error:
+        load_images(path, 8)
+    assert str(error.value) == (
+        f"7 DICOM files found in {path}, but pydicom is not installed: "
+        "pip install 'simple-diffusion[medical]'"
+    )
+
+
+def test_missing_nibabel_is_one_line_that_counts_the_files(tmp_path, monkeypatch):
+    save_as("Analyze", tmp_path / "set")
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    with pytest.raises(InputError, match=r"^1 NIfTI or Analyze file found in .*\[medical\]'$"):
+        load_images(tmp_path / "set", 8)
+
+
+def test_other_folders_need_no_readers(images, monkeypatch):
+    for reader in ("pydicom", "nibabel"):
+        monkeypatch.setitem(sys.modules, reader, None)
+    (images / "notes").write_text("text")
+    assert len(load_images(images, 8)) == 6
