@@ -59,13 +59,13 @@ def test_only_the_agreed_folders_are_at_the_top():
 def test_a_file_of_the_package_imports_only_from_floors_below():
     floors = [
         {"errors"},
-        {"config", "files"},
-        {"schedules", "unet", "image_files"},
+        {"config", "files", "medical", "distributed"},
+        {"schedules", "unet", "image_files", "devices"},
         {"original", "data", "toys", "spacing"},
         {"diffusion"},
         {"samplers", "metrics"},
         {"training"},
-        {"plots", "stopping", "exercises"},
+        {"plots", "stopping", "exercises", "estimate"},
         {"recording", "explorer"},
         {"environment", "cli", "train", "predict", "evaluate", "benchmark"},
     ]
