@@ -121,7 +121,7 @@ def test_all_samplers_and_all_trainers_are_measured():
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["speed"], "choose loading, quality, ablation or steps, not 'speed'"),
+        (["velocity"], "choose loading, speed, quality, ablation or steps, not 'velocity'"),
         (["loading", "nowhere"], "nowhere"),
     ],
 )

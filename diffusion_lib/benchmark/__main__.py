@@ -1,6 +1,7 @@
-"""Measure: python -m diffusion_lib.benchmark loading|quality|ablation|steps [--help]
+"""Measure: python -m diffusion_lib.benchmark loading|speed|quality|ablation|steps [--help]
 
     loading PATH   does training wait for images?
+    speed          how fast is training, beside the original and other trainers?
     quality        how good after so many seconds of training, beside other trainers?
     ablation       what is each choice of the recipe worth?
     steps          how good after so many steps of each sampler?
@@ -44,8 +45,13 @@ def main(arguments: list[str] | None = None) -> None:
 
         loading(rest)
         return
+    if task == "speed":
+        from diffusion_lib.benchmark.speed import main as speed
+
+        speed(rest)
+        return
     if task not in ("quality", "ablation", "steps"):
-        raise InputError(f"choose loading, quality, ablation or steps, not {task!r}")
+        raise InputError(f"choose loading, speed, quality, ablation or steps, not {task!r}")
     chosen = vars(build_parser(task).parse_args(rest))
     output, seeds = chosen.pop("output"), chosen.pop("seeds")
 

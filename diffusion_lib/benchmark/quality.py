@@ -55,7 +55,8 @@ def ours(pixels: Tensor, config: TrainConfig) -> Peer:
         settings = dict(sampler="dpm_solver_sde", steps=SAMPLER_STEPS, seed=next(seeds))
         return sample(trainer.average, count, **settings)
 
-    return Peer(config.batch_size, step, draw_some)
+    network = trainer.diffusion.network
+    return Peer(config.batch_size, step, draw_some, network, trainer.precision)
 
 
 def draw(who: str, pixels: Tensor, seconds: float, seed: int, **changes) -> Tensor:
