@@ -972,6 +972,7 @@ for file in sorted({file.split(".tfevents")[0] for file in files}):
 # - `faces.pth` is the averaged model, ready for use.
 # - `autosave.pth` is the run: both sets of weights, the optimiser's memory, the step.
 # - `runs/faces/events.out...` is the log for TensorBoard.
+# - `runs/faces/stats.jsonl` is the same log as text: one line of JSON for each report.
 #
 # (On the command line, and without `disable_images`, there are sample pictures of each epoch too.)
 
