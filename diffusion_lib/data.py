@@ -349,7 +349,10 @@ class BatchStream:
 
     def gather(self, k: int) -> Tensor:
         """This process's share of batch number k, as it is stored."""
-        return self.pixels[self.indices(k)[self.share].to(self.pixels.device)]
+        places = self.indices(k)[self.share]
+        if self.pixels.is_cuda:  # from other memory, a copy would wait until the GPU is done
+            places = places.pin_memory().to(self.pixels.device, non_blocking=True)
+        return self.pixels[places]
 
     def gather_ahead(self, k: int) -> Tensor:
         """The same from memory that a GPU copies from while it computes; then begin with k + 1."""

@@ -4,6 +4,7 @@ import ctypes
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 
 import torch
@@ -29,11 +30,11 @@ def find_device(name: str = "auto") -> torch.device:
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
+        probe = torch.zeros(1, device=name)
+        probe.item()
     except (RuntimeError, AssertionError, ImportError) as error:
         raise InputError(f"the device {name!r} cannot be used here: try --device auto") from error
-    return device
+    return probe.device  # with its number, such as cuda:0
 
 
 def find_precision(name: str, device: torch.device) -> torch.dtype:
@@ -46,16 +47,15 @@ def find_precision(name: str, device: torch.device) -> torch.dtype:
         return getattr(torch, name)
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (7, 0):
         return torch.float32
-    native = torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if native else torch.float16
+    ampere = torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.bfloat16 if ampere else torch.float16
 
 
 def prepare(device: torch.device) -> None:
     """Settings of the process that make the device faster and change results by rounding only."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        torch.set_float32_matmul_precision("high")  # TF32, where float32 is asked for
-        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True  # in convolutions, where float32 is asked for
         torch.backends.cudnn.benchmark = True  # all batches have one shape: choose for it
     if device.type == "cpu":
         keep_freed_memory()
@@ -82,14 +82,18 @@ def compiles(choice: str, device: torch.device, steps: int) -> bool:
     return able and steps >= COMPILING_PAYS
 
 
-def try_to_compile(network: nn.Module, *example: torch.Tensor) -> nn.Module:
+def try_to_compile(
+    network: nn.Module, *example: torch.Tensor, tie: Callable[[nn.Module], nn.Module]
+) -> nn.Module:
     """The network compiled by torch.compile, or as it is, with a warning, where that fails.
 
     Args:
         network: any.
         example: what it is called with; other shapes would be compiled anew.
+        tie: ties it to those of other processes. That comes before the first call, so that the
+            compiled passes can exchange some gradients while they compute others.
     """
-    compiled = torch.compile(network)
+    compiled = tie(torch.compile(network, dynamic=False))
     try:
         compiled(*example).float().sum().backward()  # compiles forward and backward pass
     except torch.OutOfMemoryError:
@@ -100,7 +104,8 @@ def try_to_compile(network: nn.Module, *example: torch.Tensor) -> nn.Module:
             f"({first_line(error)}); --compile off leaves it out",
             stacklevel=2,
         )
-        return network
+        compiled = None  # before another is tied
+        return tie(network)
     finally:
         network.zero_grad()
     return compiled

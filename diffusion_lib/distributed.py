@@ -12,7 +12,8 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 Result = TypeVar("Result")
 
@@ -50,6 +51,13 @@ def mean(values: Tensor) -> Tensor:
         dist.all_reduce(values)
         values /= dist.get_world_size()
     return values
+
+
+def tie(network: nn.Module) -> nn.Module:
+    """The network, such that each backward pass gives the mean gradient of all processes."""
+    if world_size() == 1:
+        return network
+    return DistributedDataParallel(network, gradient_as_bucket_view=True)
 
 
 def any_process(flag: bool, device: torch.device) -> bool:

@@ -47,7 +47,7 @@ def training_bytes(trainer: Trainer) -> int:
     """
     weights = sum(w.numel() for w in trainer.weights)
     # In float32: the weight, its gradient, its average, and the two averages of AdamW.
-    fixed = 5 * 4 * weights + trainer.batches.pixels.nbytes * (trainer.device.type == "cuda")
+    fixed = 5 * 4 * weights + trainer.batches.pixels.nbytes * trainer.batches.pixels.is_cuda
     x = torch.zeros(1, *trainer.batches.pixels.shape[1:], device=trainer.device)
     with trainer.autocast():
         network = trainer.diffusion.network.train()

@@ -77,6 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise InputError(f"all {config.epochs} epochs of {name!r} are done: ask for more --epochs")
     if dry_run:
         describe(trainer)
+        distributed.leave()
         return
     if first:
         print(

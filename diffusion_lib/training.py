@@ -21,7 +21,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from diffusion_lib import distributed
@@ -234,13 +233,14 @@ class Trainer:
     def trained(self) -> GaussianDiffusion:
         """`diffusion` with its network compiled, and tied to those of other processes."""
         network = self.diffusion.network
-        if compiles(self.config.compile, self.device, self.steps):
+        if compiles(self.config.compile, self.device, self.steps - self.step):
             part = -(-(self.share.stop - self.share.start) // self.config.accumulate)
             x = torch.zeros((part, *self.batches.pixels.shape[1:]), device=self.device)
+            t = self.draw_timesteps(part, dict(device=self.device))
             with self.autocast():
-                network = try_to_compile(network, x, torch.zeros(len(x), device=self.device).long())
-        if distributed.world_size() > 1:
-            network = DistributedDataParallel(network, gradient_as_bucket_view=True)
+                network = try_to_compile(network, x, t, tie=distributed.tie)
+        else:
+            network = distributed.tie(network)
         if network is self.diffusion.network:
             return self.diffusion
         return GaussianDiffusion(network, self.diffusion.schedule, self.diffusion.prediction)
@@ -255,6 +255,7 @@ class Trainer:
         network = self.trained.network
         return network.no_sync() if distributed.world_size() > 1 else nullcontext()
 
+    @torch.no_grad()
     def update_average(self) -> None:
         """average <- decay average + (1 - decay) current, for all weights at once.
 
@@ -271,8 +272,8 @@ class Trainer:
         """
         # Reading the numbers waits for the device, so it happens only here.
         numbers = torch.stack([torch.stack(pair) for pair in window])  # (steps, 2)
-        losses, norms = distributed.mean(numbers).T
-        sums, counts = distributed.mean(self.tally.clone())
+        losses, norms = distributed.mean(numbers).cpu().T
+        sums, counts = distributed.mean(self.tally.clone()).cpu()
         self.tally.zero_()
         elapsed = time.perf_counter() - started
         self.seconds += elapsed
@@ -314,17 +315,16 @@ class Trainer:
             InputError: that is so; it names the step and the likely cause.
         """
         healthy = losses.isfinite()
-        if self.precision != torch.float16:
+        # In float16, gradients may overflow: the scaler leaves such a step out and halves its
+        # factor. Below 1 it is no longer the factor's fault.
+        if self.precision != torch.float16 or self.scaler.get_scale() < 1:
             healthy &= norms.isfinite()
-        elif norms.isfinite().any():  # steps with other gradients were left out by the scaler
-            norms = norms.nan_to_num()
-        else:
-            healthy &= False
         if healthy.all():
             return
         index = healthy.logical_not().nonzero()[0].item()
         loss, norm = losses[index].item(), norms[index].item()
-        if not torch.isfinite(self.batches.pixels).all():
+        pixels = self.batches.pixels
+        if pixels.is_floating_point() and not pixels.isfinite().all():
             cause = "there are numbers in the data that are not finite"
         elif self.precision == torch.float16:
             cause = "too large for float16, so try --precision float32, or a lower --lr"
@@ -363,7 +363,9 @@ class Trainer:
         """Whether the memory is large enough for the gradient from so many images at a time."""
         x = torch.zeros((count, *self.batches.pixels.shape[1:]), device=self.device)
         try:
-            self.differentiate(x, x.flatten(1)[:, 0].long(), x)
+            with self.autocast():  # the network alone: not compiled, not shared, not in parts
+                loss = self.diffusion.losses(x, x.flatten(1)[:, 0].long(), x).mean()
+            loss.backward()
         except torch.OutOfMemoryError:
             return False
         finally:
@@ -402,7 +404,10 @@ class Trainer:
         except RuntimeError as error:
             raise InputError("the run to resume had images with other channels") from error
         self.average.network.load_state_dict(checkpoint["weights"])
+        fused = [group["fused"] for group in self.optimiser.param_groups]  # as this device can
         self.optimiser.load_state_dict(training["optimiser"])
+        for group, choice in zip(self.optimiser.param_groups, fused, strict=True):
+            group["fused"] = choice
         for weights, state in self.optimiser.state.items():
             for name, values in state.items():
                 if values.shape == weights.shape:  # in memory as the weights are, on this device

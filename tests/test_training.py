@@ -144,6 +144,12 @@ def test_average_follows_its_recursion(ema):
     assert not equal(averages(trainer), weights(trainer))
 
 
+def test_average_remembers_no_history():
+    """Else every step would be kept in memory, for a gradient that nobody asks for."""
+    trainer = trained()
+    assert not any(w.requires_grad or w.grad_fn for w in trainer.average.parameters())
+
+
 def test_average_has_no_gradients_in_the_optimiser():
     trainer = make_trainer()
     optimised = {id(w) for group in trainer.optimiser.param_groups for w in group["params"]}
@@ -596,7 +602,7 @@ def test_a_compiled_network_is_the_one_that_is_trained(monkeypatch):
     calls = []
 
     class Compiled(torch.nn.Module):
-        def __init__(self, network):
+        def __init__(self, network, dynamic):
             super().__init__()
             self.network = network
 
@@ -614,7 +620,7 @@ def test_a_compiled_network_is_the_one_that_is_trained(monkeypatch):
 
 
 def test_where_nothing_can_be_compiled_training_goes_on_with_a_warning(monkeypatch):
-    def broken(network):
+    def broken(network, dynamic):
         def call(*_):
             raise RuntimeError("no compiler found\nin many lines")
 
@@ -626,6 +632,22 @@ def test_where_nothing_can_be_compiled_training_goes_on_with_a_warning(monkeypat
     usual = make_trainer()
     list(usual)
     assert equal(weights(trainer), weights(usual))
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_a_network_is_compiled_once(continuous, monkeypatch):
+    graphs, compile = [], torch.compile
+
+    def backend(graph, example):
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(
+        torch, "compile", lambda *given, **more: compile(*given, **more, backend=backend)
+    )
+    list(make_trainer(compile="on", continuous=continuous))
+    assert len(graphs) == 1
+    torch.compiler.reset()
 
 
 def memory_for(trainer: Trainer, images: int) -> None:
@@ -649,6 +671,27 @@ def test_a_batch_that_does_not_fit_is_answered_with_the_largest_that_does():
     fitting = make_trainer(batch_size=64, accumulate=8)
     memory_for(fitting, 9)
     assert next(iter(fitting)).step > 0
+
+
+@pytest.mark.parametrize("setting", [dict(accumulate=4), dict(compile="on")], ids=str)
+def test_the_answer_holds_also_in_parts_and_compiled(setting, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network, dynamic: Limited(network))
+
+    class Limited(torch.nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x, t):
+            if len(x) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return self.network(x, t)
+
+    trainer = make_trainer(batch_size=64, **setting)
+    memory_for(trainer, 3)
+    at_a_time = 16 if "accumulate" in setting else 64
+    with pytest.raises(InputError, match=f"{at_a_time} images at a time, but 2 fit: .* 32, or"):
+        list(trainer)
 
 
 def test_an_image_that_does_not_fit_is_answered_with_what_makes_it_smaller():
@@ -680,6 +723,24 @@ def test_a_gradient_that_is_no_number_stops_the_run():
     weight.register_hook(lambda gradient: gradient * (math.inf if trainer.step == 1 else 1))
     with pytest.raises(InputError, match=r"step 2 the loss is [0-9.]+, its gradient (nan|inf)"):
         list(trainer)
+
+
+def overflowing(steps: int) -> Trainer:
+    """A trainer in float16 whose gradient overflows in the first so many steps."""
+    trainer = make_trainer(precision="float16", report_every=1, epochs=10)
+    weight = trainer.weights[0]
+    weight.register_hook(lambda gradient: gradient * (math.inf if trainer.step < steps else 1))
+    return trainer
+
+
+def test_gradients_that_overflow_float16_for_some_steps_are_no_illness():
+    trainer = overflowing(5)
+    assert len(list(trainer)) == trainer.steps > 20
+
+
+def test_gradients_that_overflow_float16_forever_stop_the_run():
+    with pytest.raises(InputError, match="too large for float16, so try --precision float32"):
+        list(overflowing(10**6))
 
 
 def test_data_with_holes_are_named_as_the_cause():

@@ -34,8 +34,10 @@ class Stopwatch:
 
 def synchronise(device: torch.device) -> None:
     """Wait until the device has done all that it was asked to."""
-    if device.type != "cpu":
-        getattr(torch, device.type).synchronize()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def summary(rounds: list[float]) -> dict:

@@ -134,14 +134,14 @@ class TimedTrainee:
         step and image. A sampler does little else.
         """
         self.trainee.network.eval()
-        self.answering = self.answering or Stopwatch(self.answer, self.device, self.seconds)
+        if self.answering is None:
+            self.answer()
+            self.answering = Stopwatch(self.answer, self.device, self.seconds)
         return self.batch_size / self.answering.measure()
 
     @torch.no_grad()
     def answer(self) -> None:
-        precision = self.trainee.precision
-        with torch.autocast(self.device.type, precision, enabled=precision != torch.float32):
-            self.trainee.answer(self.noise)
+        self.trainee.answer(self.noise)
 
 
 class MatrixProduct:
@@ -149,7 +149,8 @@ class MatrixProduct:
 
     def __init__(self, format: str, device: str, seconds: float):
         self.device = find_device(device)
-        prepare(self.device)  # TF32
+        prepare(self.device)
+        torch.set_float32_matmul_precision("high" if format == "TF32" else "highest")
         self.size = 2048 if self.device.type == "cpu" else 8192
         precision = torch.float32 if format == "TF32" else getattr(torch, format)
         factor = torch.randn(self.size, self.size, device=self.device, dtype=precision)
@@ -165,9 +166,10 @@ class MatrixProduct:
 
 
 def format_name(precision: torch.dtype, device: torch.device) -> str:
-    """The number format in which the device computes convolutions: on a GPU, TF32 for float32."""
+    """In which the device computes convolutions: on a GPU from Ampere on, TF32 for float32."""
     name = str(precision).removeprefix("torch.")
-    return "TF32" if name == "float32" and device.type == "cuda" else name
+    has_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return "TF32" if name == "float32" and has_tf32 else name
 
 
 def load_what_torch_loads_late() -> None:
