@@ -2,10 +2,12 @@
 
 import ctypes
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -93,9 +95,10 @@ def try_to_compile(
         tie: ties it to those of other processes. That comes before the first call, so that the
             compiled passes can exchange some gradients while they compute others.
     """
-    compiled = tie(torch.compile(network, dynamic=False))
     try:
+        compiled = tie(torch.compile(network, dynamic=False))
         compiled(*example).float().sum().backward()  # compiles forward and backward pass
+        return compiled
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a missing compiler leads to
@@ -104,20 +107,21 @@ def try_to_compile(
             f"({first_line(error)}); --compile off leaves it out",
             stacklevel=2,
         )
-        compiled = None  # before another is tied
-        return tie(network)
+        compiled = None  # what was tied goes before another is
     finally:
         network.zero_grad()
-    return compiled
+    return tie(network)
 
 
 def peak_memory(device: torch.device) -> int:
     """Bytes: the most that was in use so far, of the GPU, or of the process on another device."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "linux":  # where getrusage would also count the process that started it
+        status = Path("/proc/self/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
     try:
         import resource
     except ImportError:  # Windows
         return 0
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes, Linux in kilobytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes, on macOS

@@ -119,7 +119,7 @@ def draw_samples(trainer: Trainer, file: str, folder: Path, log: Log, count: int
     save_grid(steps[-1].x, folder / "out" / file)
     denoising_strip(noise, steps).savefig(folder / "plot" / file)
     log.add_samples(steps[-1].x, trainer.step)
-    if steps[-1].x.flatten(1).std(dim=1).max() < CONSTANT:
+    if steps[-1].x.flatten(2).std(dim=2).max() < CONSTANT:
         warnings.warn(
             f"after step {trainer.step} all samples are of one colour: look at "
             f"{folder / 'plot' / file} and at the loss, and if it stays so, lower --lr",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -572,3 +573,49 @@ def test_batches_are_floats_from_minus_1_to_1():
     black_and_white = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
     batch = BatchStream(black_and_white, 2, 0, CPU).batch(0)
     assert batch.dtype == torch.float32 and sorted(batch.flatten().tolist()) == [-1, 1]
+
+
+# Batches gathered ahead, as for a GPU whose memory does not hold the images
+
+
+@pytest.fixture
+def gathers_ahead(monkeypatch):
+    """gathers_ahead(stream) lets it do on the CPU what it does for a GPU, but for pinning."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    with ThreadPoolExecutor(1) as thread:
+
+        def change(stream: BatchStream) -> BatchStream:
+            stream.ahead, stream.thread = True, thread
+            return stream
+
+        yield change
+
+
+POINTS = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+WAYS = [
+    pytest.param(range(12), id="in order"),
+    pytest.param([0, 1, 2, 9, 10, 11], id="forward"),  # to batch 9, as after `restore`
+    pytest.param([6, 7, 3, 4, 4, 5], id="back"),
+]
+
+
+@pytest.mark.parametrize("ks", WAYS)
+@pytest.mark.parametrize("pixels", [numbered(20), POINTS], ids=["bytes", "floats"])
+@pytest.mark.parametrize("share", [slice(None), slice(2, 4)], ids=["all", "share"])
+def test_batches_gathered_ahead_are_those_of_their_numbers(gathers_ahead, ks, pixels, share):
+    plain, ahead = (BatchStream(pixels, 6, 3, CPU, share) for _ in range(2))
+    gathers_ahead(ahead)
+    for k in ks:
+        assert torch.equal(ahead.batch(k), plain.batch(k))
+
+
+def test_each_batch_is_gathered_once_and_before_it_is_asked_for(gathers_ahead):
+    stream, gathered = gathers_ahead(BatchStream(numbered(20), 6, 3, CPU)), []
+    gather = stream.gather
+    stream.gather = lambda k: gathered.append(k) or gather(k)
+    for k in (0, 1, 2, 9, 10):
+        stream.batch(k)
+        number, following = stream.next
+        following.result()
+        assert number == gathered[-1] == k + 1
+    assert gathered == [0, 1, 2, 3, 9, 10, 11]

@@ -1,17 +1,22 @@
 """What a run leaves on disk, and that it ends well however it ends."""
 
+import json
+import math
 import os
 import signal
 import threading
 import time
+import warnings
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from diffusion_lib import GaussianDiffusion, InputError, TrainConfig, Trainer, record
+from diffusion_lib import GaussianDiffusion, InputError, TrainConfig, Trainer, record, recording
 from diffusion_lib.files import load_file
 from diffusion_lib.training import Report, build
 
@@ -20,7 +25,7 @@ QUIET = {"autosave.pth", "mine.pth", "runs/mine/stats.jsonl"}  # what every run 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
-def make_trainer(**settings) -> Trainer:
+def make_trainer(pixels: torch.Tensor = PIXELS, **settings) -> Trainer:
     """Four steps: two epochs of two."""
     default = dict(
         image_size=8,
@@ -34,7 +39,7 @@ def make_trainer(**settings) -> Trainer:
         disable_tensorboard=True,
     )
     config = TrainConfig(**{**default, **settings})
-    return Trainer(build(config, channels=1), PIXELS, config)
+    return Trainer(build(config, channels=pixels.shape[1]), pixels, config)
 
 
 def files(folder: Path) -> set[str]:
@@ -98,6 +103,17 @@ def test_autosave_is_written_before_an_epoch_is_reported(tmp_path):
     assert steps == [2, 4]
 
 
+def test_autosave_is_written_inside_an_epoch_when_the_last_one_is_old(tmp_path, monkeypatch):
+    now, steps = [0.0], []
+    monkeypatch.setattr(recording, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    autosave = tmp_path / "autosave.pth"
+    for _ in record(make_trainer(batch_size=1, autosave_minutes=10), "mine", tmp_path):
+        steps.append(load_file(autosave)["training"]["step"] if autosave.exists() else None)
+        now[0] += 6 * 60
+    # The epochs end at 4 and 8; at 3, and at 6, the last one is 12 minutes old.
+    assert steps == [None, None, 3, 4, 4, 6, 6, 8]
+
+
 def test_samples_of_all_epochs_start_from_the_same_noise(tmp_path):
     trainer = make_trainer(disable_images=False, lr=1e-12)
     list(record(trainer, "mine", tmp_path))
@@ -123,6 +139,95 @@ def test_pictures_that_cannot_be_written_do_not_cost_the_epoch(tmp_path):
     with pytest.raises(OSError, match="out"):
         list(record(make_trainer(disable_images=False), "mine", tmp_path))
     assert load_file(tmp_path / "autosave.pth")["training"]["step"] == 2
+
+
+# Samples that show nothing
+
+
+def draw(folder: Path, answer) -> list[str]:
+    """Run an epoch, with the samples that `answer` makes of others, and return the warnings."""
+    pixels = PIXELS.expand(-1, 3, -1, -1)
+    trainer = make_trainer(pixels, epochs=1, disable_images=False, prediction="x0")
+    trainer.average.network.register_forward_hook(lambda _, __, images: answer(images))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        list(record(trainer, "mine", folder))
+    return [str(warning.message) for warning in caught if "samples" in str(warning.message)]
+
+
+@pytest.mark.parametrize(
+    "colours",
+    [
+        torch.full((16, 1), 0.3),
+        torch.linspace(-1, 1, 16)[:, None],
+        torch.tensor([0.8, -0.9, 0.0]).expand(16, 3),
+    ],
+    ids=["one grey", "each its own grey", "red"],
+)
+def test_samples_without_any_contrast_are_warned_of(tmp_path, colours):
+    (message,) = draw(tmp_path, lambda images: colours[:, :, None, None].expand_as(images))
+    assert "after step 2 all samples are of one colour" in message
+    assert str(tmp_path / "plot" / "mine_epoch_001.png") in message and "\n" not in message
+
+
+def test_samples_of_which_one_shows_something_are_not_warned_of(tmp_path):
+    def answer(images):
+        images = torch.zeros_like(images)
+        images[7, :, :4] = 0.5
+        return images
+
+    assert draw(tmp_path, answer) == []
+
+
+# Numbers
+
+
+def stats(folder: Path) -> list[dict]:
+    """The lines of stats.jsonl, which have to be json as everyone reads it."""
+
+    def refuse(constant):
+        raise ValueError(f"{constant} is no json")
+
+    lines = (folder / "runs" / "mine" / "stats.jsonl").read_text().splitlines()
+    return [json.loads(line, parse_constant=refuse) for line in lines]
+
+
+@pytest.mark.parametrize("disabled", [True, False], ids=["alone", "with TensorBoard"])
+def test_stats_are_the_numbers_of_the_reports(tmp_path, disabled):
+    reports = list(record(make_trainer(disable_tensorboard=disabled), "mine", tmp_path))
+    lines = stats(tmp_path)
+    for line, report in zip(lines, reports, strict=True):
+        numbers = asdict(report)
+        for level, loss in enumerate(numbers.pop("loss_by_level")):
+            numbers[f"loss_by_level/{level}"] = None if math.isnan(loss) else loss
+        assert line == numbers
+    missing = [value is None for line in lines for value in line.values()]
+    assert any(missing)  # two images a step cannot have timesteps of all four levels
+    assert any("events" in name for name in files(tmp_path)) != disabled
+
+
+@pytest.mark.parametrize("torn", ["", '{"step": 4, "lo'], ids=["whole lines", "half a line"])
+def test_stats_of_steps_after_the_checkpoint_are_dropped_when_a_run_goes_on(tmp_path, torn):
+    first, second = make_trainer(), make_trainer()
+    for report in record(first, "mine", tmp_path):
+        if report.step == 2:
+            checkpoint = load_file(tmp_path / "autosave.pth")
+        first.stopping = report.step == 3
+    before = stats(tmp_path)
+    with open(tmp_path / "runs" / "mine" / "stats.jsonl", "a") as file:
+        file.write(torn)
+    second.restore(checkpoint)
+    list(record(second, "mine", tmp_path))
+    after = stats(tmp_path)
+    assert [line["step"] for line in before] == [1, 2, 3]
+    assert [line["step"] for line in after] == [1, 2, 3, 4]
+    assert after[:2] == before[:2] and after[2] != before[2]
+
+
+def test_stats_of_an_earlier_run_are_dropped_by_a_new_one(tmp_path):
+    for _ in range(2):
+        list(record(make_trainer(), "mine", tmp_path))
+    assert [line["step"] for line in stats(tmp_path)] == [1, 2, 3, 4]
 
 
 # TensorBoard
