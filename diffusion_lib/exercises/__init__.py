@@ -6,6 +6,11 @@ from diffusion_lib.exercises.forward_process import (
     check_jump_on,
     check_recover_x0,
 )
+from diffusion_lib.exercises.full_runs import (
+    check_epochs_in,
+    check_gradient_of_the_batch,
+    check_parts_that_fit,
+)
 from diffusion_lib.exercises.metrics import (
     check_nearest_other,
     check_spread_term,
@@ -44,7 +49,9 @@ __all__ = [
     "check_betas",
     "check_channels_read",
     "check_ema_update",
+    "check_epochs_in",
     "check_fewest_steps",
+    "check_gradient_of_the_batch",
     "check_half_gone",
     "check_jump_on",
     "check_later",
@@ -52,6 +59,7 @@ __all__ = [
     "check_nearest",
     "check_nearest_other",
     "check_noise_from_v",
+    "check_parts_that_fit",
     "check_paste_known",
     "check_picture_weight",
     "check_receptive_field",
