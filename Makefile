@@ -22,10 +22,10 @@ test: $(READY)
 
 demo: $(READY)
 	$(BIN)/python -m diffusion_lib.train demo faces --folder out/demo --force \
-	    --image_size 16 --width 32 --patch 2 --beta_schedule cosine --prediction v --lr 4e-3 \
-	    --epochs 20 --minutes 2.3 --disable_images
+	    --image_size 16 --width 24 --blocks 1 --patch 1 --beta_schedule cosine --shift 0.5 \
+	    --batch_size 16 --lr 4e-3 --epochs 8 --minutes 2.3 --disable_images
 	$(BIN)/python -m diffusion_lib.predict out/demo/demo.pth --output out/demo --name demo \
-	    --num_images 64 --seed 0 --grid --strip
+	    --num_images 64 --seed 0 --sampler dpm_solver_sde --grid --strip
 
 notebooks: $(READY)
 	$(BIN)/python notebooks/build.py run

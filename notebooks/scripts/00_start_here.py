@@ -10,7 +10,7 @@
 # |---|---|
 # | You need | Python, and tensors in PyTorch; nothing about diffusion |
 # | You get | pictures at once, a check that your computer is ready, and the map of the course |
-# | It runs in | about ten seconds on two CPU cores; it takes a GPU when there is one |
+# | It runs in | about fifteen seconds on two CPU cores; it takes a GPU when there is one |
 #
 # Run a cell with Shift + Enter, and the whole page with *Run → Run All Cells*.
 
@@ -50,7 +50,7 @@ print(environment.summary())
 # ## Portraits out of nothing
 #
 # A trained model comes with the course. It has seen 4,000 pixel-art portraits of 16 × 16 pixels,
-# and weighs less than two megabytes.
+# and weighs less than three megabytes.
 
 # %%
 import torch
@@ -73,8 +73,19 @@ plots.image_grid(portraits, columns=8, title="Thirty-two people who do not exist
 
 # %% [markdown]
 # *Hats, glasses, beards, backgrounds: nobody told the model that there are such things. Another
-# `seed` makes other people.* If you want to know how this model was trained: `make weights` does it
-# again.
+# `seed` makes other people.* There is nothing about people in it, either. Trained on handwritten
+# digits, or on slices of a brain, the same program draws those:
+
+# %%
+others = {
+    name: sample(GaussianDiffusion.load(name, device), 8, seed=0)
+    for name in ("digits", "brains")  # (8, 1, 28, 28) and (8, 1, 64, 64)
+}
+plots.image_rows(others)
+
+# %% [markdown]
+# *No one wrote the digits, and no one has the brains.* If you want to know how these models were
+# trained: `make weights` does it again.
 #
 # ## Where did they come from?
 #
