@@ -17,8 +17,10 @@ help:
 lab: $(READY)
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
+# Two files at a time, in the order of their names; a page is one file, whose cells share a kernel.
+# Each has one thread: with more, they would wait for each other.
 test: $(READY)
-	$(BIN)/pytest --nbval
+	OMP_NUM_THREADS=1 $(BIN)/pytest --nbval -n 2 --dist loadfile --no-loadscope-reorder
 
 demo: $(READY)
 	$(BIN)/python -m diffusion_lib.train demo faces --folder out/demo --force \

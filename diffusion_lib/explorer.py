@@ -8,6 +8,7 @@ redraws without flicker, in JupyterLab, Notebook 7 and Colab, and needs no exten
 import io
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from functools import lru_cache
 from html import escape
 from itertools import islice
@@ -311,7 +312,7 @@ def status_line(report: Report) -> str:
     left = (report.steps - report.step) * report.seconds / report.step
     return (
         f"step {report.step} of {report.steps} · loss {report.loss:.4f} · "
-        f"{report.images_per_second:.0f} images/s · {left:.0f} s to go"
+        f"{report.images_per_second:.0f} images/s · {timedelta(seconds=round(left))} to go"
     )
 
 

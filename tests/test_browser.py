@@ -176,7 +176,7 @@ def test_the_explorer_of_page_02_follows_its_sliders(lab, open_page):
 
 def test_training_on_page_04_is_stopped_by_the_button_and_goes_on(lab, open_page):
     def shorter(source: str) -> str:
-        return re.sub(r"^EPOCHS = \d+", "EPOCHS = 8", source, flags=re.MULTILINE)
+        return re.sub(r"^EPOCHS = \d+", "EPOCHS = 4", source, flags=re.MULTILINE)
 
     page_copy("04_training", lab[1], shorter, upto="assert trainer.step == trainer.steps")
     tab = open_page("04_training")

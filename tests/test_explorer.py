@@ -290,4 +290,4 @@ def test_the_view_takes_what_others_make_of_the_run(trainer, displayed):
 def test_the_status_says_how_long_it_will_take(trainer):
     report = replace(next(iter(trainer)), step=3, steps=12, seconds=6.0, loss=0.25)
     assert status_line(report).startswith("step 3 of 12 · loss 0.2500 · ")
-    assert status_line(report).endswith("18 s to go")
+    assert status_line(report).endswith(" 0:00:18 to go")

@@ -2,9 +2,9 @@
 
 Ours, the original's loop and other trainers take turns, in one run, each in a process of its own,
 on random images. For each: images a second in training, and the ratio to the original's step;
-network calls times images a second in sampling (a forward pass of a batch without gradient, in the
-number format of training); seconds from nothing to the end of the first step; the most memory that
-it took (on a GPU what PyTorch allocated, elsewhere what the process grew by); operations of a
+network calls times images a second in sampling (a forward pass of a batch without gradient, in
+float32, as sampling does it); seconds from nothing to the end of the first step; the most memory
+that it took (on a GPU what PyTorch allocated, elsewhere what the process grew by); operations of a
 forward pass of one image; and the share of the device's speed that a training step reaches, when it
 counts as three forward passes and a large matrix product in the same number format as the whole.
 Peers have a network of about as many operations as ours, in the proportions of their documentation.
