@@ -24,14 +24,14 @@ SETTINGS = {
     ),
     "digits": TrainConfig(
         image_size=28,
-        width=24,
+        width=40,
         blocks=1,
-        patch=1,
+        patch=2,
         beta_schedule="cosine",
-        shift=0.5,
+        prediction="v",
         batch_size=16,
         lr=3e-3,
-        epochs=25,
+        epochs=60,
         device="cpu",
     ),
     "brains": TrainConfig(
