@@ -202,14 +202,14 @@ CARDS = {
     "A100": (40, 312e12),
     "H100": (80, 989e12),
 }
-print("card        memory   batch   hours:", *(f"{title:>12}" for title in SETS))
+print("card        memory   batch  hours:", *(f"{title:>14}" for title in SETS))
 for card, (memory, speed) in CARDS.items():
     batch = int((0.9 * memory - fixed) / each) // 16 * 16
     ranges = [
         " to ".join(f"{hours(images, 100, cost['ours'], speed, s):.2g}" for s in (0.4, 0.1))
         for images, _ in SETS.values()
     ]
-    print(f"{card:<11}{memory:>4} GB {batch:>7}         ", *(f"{span:>12}" for span in ranges))
+    print(f"{card:<11}{memory:>4} GB {batch:>7}        ", *(f"{span:>14}" for span in ranges))
 
 # %% [markdown]
 # The full runs of AKOA and OASIS fit into a night on any of them. CelebA has ten times the images, so
