@@ -260,7 +260,7 @@ if not FULL:
         time.sleep(1)
         run.kill()
         assert run.wait() < 0 or sys.platform == "win32", "it had ended before"
-    print("killed, with one epoch saved:", *sorted(file.name for file in FOLDER.iterdir()))
+    print("killed, with one epoch saved:", *sorted(file.name for file in FOLDER.glob("[!.]*")))
 
 # %% [markdown]
 # What is left is `autosave.pth`, which is either the old one or the new one, and never half of one;
