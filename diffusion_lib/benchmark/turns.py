@@ -100,12 +100,8 @@ class TimedTrainee:
             config.image_size,
             device=self.device,
         )
-        self.trainee, self.memory_before, self.seconds, self.noise = (
-            trainee,
-            before,
-            seconds,
-            noise,
-        )
+        self.trainee, self.noise = trainee, noise
+        self.memory_before, self.seconds = before, seconds
         self.training = Stopwatch(trainee.step, self.device, seconds)
         self.answering = None
         self.facts = {
