@@ -1,19 +1,19 @@
 """Diffusion models for images: a small library that reads like the papers.
 
-`from diffusion_lib import NoiseSchedule` and so on. A name is imported from its room on first use,
-so that `python -m diffusion_lib.train --help` need not wait for torch.
+`from diffusion_lib import NoiseSchedule` and so on. A name is imported from its module on first
+use, so that `python -m diffusion_lib.train --help` need not wait for torch.
 """
 
 from importlib import import_module
 
-_ROOMS = {
+_MODULES = {
     "InputError": "errors",
     "TrainConfig": "config",
     "NoiseSchedule": "schedules",
-    "UNet": "unet",
-    "OriginalUNet": "original",
-    "load_images": "data",
-    "BatchStream": "data",
+    "UNet": "networks.unet",
+    "OriginalUNet": "networks.original",
+    "load_images": "images.cache",
+    "BatchStream": "batches",
     "GaussianDiffusion": "diffusion",
     "ddpm": "samplers",
     "ddim": "samplers",
@@ -23,13 +23,13 @@ _ROOMS = {
     "Trainer": "training",
     "record": "recording",
 }
-__all__ = list(_ROOMS)
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str):
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from diffusion_lib.errors import InputError
 
+BUNDLED = ("faces", "digits", "brains")  # image sets and models that come with the course
 SCHEDULES = ("linear", "cosine", "quadratic", "sigmoid")
 CHANNELS = ("auto", "1", "3")
 FITS = ("crop", "squash")

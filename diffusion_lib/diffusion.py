@@ -7,17 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusion_lib.config import PREDICTIONS
+from diffusion_lib.config import BUNDLED, PREDICTIONS
 from diffusion_lib.errors import InputError
-from diffusion_lib.files import first_line, load_file, save_file
-from diffusion_lib.image_files import bundled_file
-from diffusion_lib.original import OriginalUNet
+from diffusion_lib.files import bundled_file, first_line, load_file, save_file
+from diffusion_lib.networks import NETWORKS
 from diffusion_lib.schedules import NoiseSchedule
-from diffusion_lib.unet import UNet
 
 FORMAT = 1
-PRETRAINED = ("faces", "digits", "brains")  # data/make_weights.py trains them
-NETWORKS = {"unet": UNet, "original": OriginalUNet}
 
 
 class Denoised(NamedTuple):
@@ -188,7 +184,7 @@ class GaussianDiffusion(nn.Module):
         Raises:
             InputError: no such file, not such a file, or one from a newer version.
         """
-        if str(path) in PRETRAINED and not Path(path).is_file():
+        if str(path) in BUNDLED and not Path(path).is_file():
             path = bundled_file(f"{path}.pth")
         checkpoint = load_file(path)
         if checkpoint.get("format", FORMAT) != FORMAT:
@@ -198,7 +194,7 @@ class GaussianDiffusion(nn.Module):
             )
         try:
             if "model_state_dict" in checkpoint:  # a file of the original
-                network = OriginalUNet(checkpoint["image_size"])
+                network = NETWORKS["original"](checkpoint["image_size"])
                 network.load_state_dict(checkpoint["model_state_dict"])
                 schedule = NoiseSchedule(
                     *(checkpoint[key] for key in ("schedule", "timesteps", "start", "end"))

@@ -92,7 +92,7 @@ def has_nvidia_gpu() -> bool:
 
 def disk_problems(folder: Path | None = None) -> list[str]:
     """A cache folder that cannot be written to, or has no room."""
-    from diffusion_lib.data import cache_folder
+    from diffusion_lib.images.cache import cache_folder
 
     folder = folder or cache_folder()
     advice = "set XDG_CACHE_HOME to a folder with room, then restart the kernel"
@@ -117,7 +117,7 @@ def summary() -> str:
     """What there is: Python, torch, the device that will do the work, room for decoded images."""
     import torch
 
-    from diffusion_lib.data import cache_folder
+    from diffusion_lib.images.cache import cache_folder
     from diffusion_lib.training import find_device
 
     device = find_device()

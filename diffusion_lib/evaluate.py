@@ -46,8 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
     if output is not None and Path(output).exists():  # before the work, not after it
         raise InputError(f"{output} exists already: choose another name for --output")
 
-    from diffusion_lib.data import load_images
     from diffusion_lib.diffusion import GaussianDiffusion
+    from diffusion_lib.images.cache import load_images
     from diffusion_lib.training import find_device
 
     device = find_device(config.device)
@@ -93,14 +93,15 @@ def measure(diffusion, real, unseen, config: EvaluateConfig) -> dict:
     from tqdm.auto import tqdm
 
     from diffusion_lib import metrics
-    from diffusion_lib.data import to_images, to_pixels
+    from diffusion_lib.features import FEATURES, FeatureStatistics
+    from diffusion_lib.images.pixels import to_images, to_pixels
     from diffusion_lib.samplers import sample_batches, usual_steps
 
     device = next(diffusion.parameters()).device
-    features = metrics.FEATURES[config.features](device)
+    features = FEATURES[config.features](device)
     steps = config.steps or usual_steps(config.sampler, diffusion.schedule.timesteps)
     statistics = {
-        name: metrics.FeatureStatistics(seed=config.seed)
+        name: FeatureStatistics(seed=config.seed)
         for name in ("samples", "some samples", "half", "other half", "real")
     }
 

@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, read without running code."""
+"""Files: written whole or not at all, and read without running code; bundled files."""
 
 import os
 import warnings
@@ -63,3 +63,18 @@ def load_file(path: str | Path) -> dict:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its name where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def bundled_file(name: str) -> Path:
+    """A file of `data/`: in a checkout there, in an installed package beside the code.
+
+    Raises:
+        InputError: this installation came without it.
+    """
+    package = Path(__file__).parent
+    for folder in (package.parent / "data", package / "bundled"):
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(
+        f"the bundled {name} did not come with this installation: clone the repository instead"
+    )

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from diffusion_lib.data import to_pixels
+from diffusion_lib.images.pixels import to_pixels
 from diffusion_lib.samplers import Step
 from diffusion_lib.schedules import NoiseSchedule
 from diffusion_lib.training import Report

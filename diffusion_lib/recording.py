@@ -13,8 +13,8 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from diffusion_lib import distributed
-from diffusion_lib.data import to_pixels
 from diffusion_lib.files import save_file
+from diffusion_lib.images.pixels import to_pixels
 from diffusion_lib.plots import denoising_strip, save_grid
 from diffusion_lib.samplers import SAMPLERS, initial_noise, step_generator, usual_steps
 from diffusion_lib.stopping import stop_on_signals

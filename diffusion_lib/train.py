@@ -53,8 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
     from tqdm.auto import tqdm
 
     from diffusion_lib import distributed
-    from diffusion_lib.data import load_images
     from diffusion_lib.devices import find_device
+    from diffusion_lib.images.cache import load_images
     from diffusion_lib.recording import record
     from diffusion_lib.training import Trainer, build
 

@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from diffusion_lib import distributed
+from diffusion_lib.batches import BatchStream
 from diffusion_lib.config import TrainConfig
-from diffusion_lib.data import BatchStream
 from diffusion_lib.devices import (
     compiles,
     find_device,
@@ -36,8 +36,8 @@ from diffusion_lib.devices import (
 )
 from diffusion_lib.diffusion import GaussianDiffusion
 from diffusion_lib.errors import InputError
+from diffusion_lib.networks.unet import UNet
 from diffusion_lib.schedules import NoiseSchedule
-from diffusion_lib.unet import UNet
 
 LEVELS = 4  # of noise, for which the loss is reported one by one
 

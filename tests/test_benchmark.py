@@ -9,8 +9,9 @@ from diffusion_lib.benchmark import __main__ as command
 from diffusion_lib.benchmark import ablation, quality, records, steps
 from diffusion_lib.benchmark.peers import PEERS
 from diffusion_lib.config import TrainConfig
-from diffusion_lib.data import load_images, to_images
 from diffusion_lib.errors import InputError
+from diffusion_lib.images.cache import load_images
+from diffusion_lib.images.pixels import to_images
 from diffusion_lib.training import Trainer
 
 

@@ -150,7 +150,7 @@ def problems_in(tab) -> list[str]:
 
 
 def test_the_explorer_of_page_02_follows_its_sliders(lab, open_page):
-    page_copy("02_schedules", lab[1], upto="explorer.schedule_explorer(")
+    page_copy("02_schedules", lab[1], upto="widgets.schedule_explorer(")
     tab = open_page("02_schedules")
     picture = tab.locator(".jp-OutputArea .widget-image").last
     picture.wait_for(timeout=180_000)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from diffusion_lib import load_images
-from diffusion_lib.image_files import BUNDLED, bundled_file
+from diffusion_lib.config import BUNDLED
+from diffusion_lib.files import bundled_file
 
 DATA = Path(__file__).parents[1] / "data"
 SETS = {  # name: fewest, most, channels, size

@@ -30,10 +30,10 @@ WIDGETS = """
 import io
 import ipywidgets, torch
 from PIL import Image
-from diffusion_lib import GaussianDiffusion, ddim, environment, explorer, load_images
+from diffusion_lib import GaussianDiffusion, ddim, environment, widgets, load_images
 assert ipywidgets.__version__ == "7.7.1"
 print(environment.problems())
-box = explorer.schedule_explorer({"face": load_images("faces", 16)[0]})
+box = widgets.schedule_explorer({"face": load_images("faces", 16)[0]})
 controls, figure, words = box.children
 before, jpeg = figure.value, io.BytesIO()
 Image.new("RGB", (90, 60), "green").save(jpeg, "jpeg")
@@ -42,7 +42,7 @@ upload.metadata, upload.data, upload._counter = [{"name": "mine.jpg"}], [jpeg.ge
 print(names.value, figure.value != before)
 noise = torch.randn(1, 3, 16, 16)
 steps = list(ddim(GaussianDiffusion.load("faces"), noise, 2))
-print(explorer.denoising_scrubber(noise, steps).children[0].children[1].max)
+print(widgets.denoising_scrubber(noise, steps).children[0].children[1].max)
 """
 
 

@@ -17,9 +17,10 @@ from diffusion_lib import (
     UNet,
     load_images,
 )
-from diffusion_lib.data import to_images
-from diffusion_lib.diffusion import PRETRAINED, hold
-from diffusion_lib.image_files import bundled_file
+from diffusion_lib.config import BUNDLED
+from diffusion_lib.diffusion import hold
+from diffusion_lib.files import bundled_file
+from diffusion_lib.images.pixels import to_images
 
 PREDICTIONS = ("epsilon", "x0", "v")
 
@@ -424,7 +425,7 @@ def test_a_file_in_the_folder_goes_before_the_model_that_comes_with_the_course(
 
 
 def test_bundled_models_are_small():
-    for name in PRETRAINED:
+    for name in BUNDLED:
         assert bundled_file(f"{name}.pth").stat().st_size < 3_000_000
 
 

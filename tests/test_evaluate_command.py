@@ -11,7 +11,15 @@ from conftest import make_images
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lib import GaussianDiffusion, NoiseSchedule, UNet, evaluate, load_images, metrics
+from diffusion_lib import (
+    GaussianDiffusion,
+    NoiseSchedule,
+    UNet,
+    evaluate,
+    features,
+    load_images,
+    metrics,
+)
 from diffusion_lib.plots import save_image
 from diffusion_lib.samplers import sample_batches
 
@@ -22,7 +30,7 @@ def make_model(channels: int = 3, size: int = 16) -> GaussianDiffusion:
     return GaussianDiffusion(UNet.for_images(size, channels, 8), NoiseSchedule("cosine", 20))
 
 
-def fast_features(device: torch.device | str) -> metrics.Features:
+def fast_features(device: torch.device | str) -> features.Features:
     """Mean colours of the four quarters of an image, in place of a network's features."""
 
     def features(images: Tensor) -> Tensor:
@@ -48,7 +56,7 @@ def portraits(tmp_path_factory) -> Path:
 @pytest.fixture
 def run(command, tmp_path, monkeypatch, portraits):
     """run(flag, ...) evaluates a model of coloured images of 16x16 pixels, in tmp_path."""
-    monkeypatch.setitem(metrics.FEATURES, "efficientnet", fast_features)
+    monkeypatch.setitem(features.FEATURES, "efficientnet", fast_features)
     make_model().save(tmp_path / "model.pth")
 
     def call(*flags: object, path: str | Path = portraits / "seen"):
@@ -123,7 +131,7 @@ def test_nothing_is_written_unless_asked_for(run):
 
 
 def test_the_real_efficientnet_looks_at_them(run, monkeypatch, portraits):
-    monkeypatch.setitem(metrics.FEATURES, "efficientnet", metrics.efficientnet_features)
+    monkeypatch.setitem(features.FEATURES, "efficientnet", features.efficientnet_features)
     numbers = numbers_of(run, "--num_images", 10, path=portraits / "unseen")
     assert numbers["features"] == "efficientnet"
     assert numbers["samples"]["frechet_distance"] > 2 * numbers["real"]["frechet_distance"] > 0
@@ -145,7 +153,7 @@ def test_all_numbers_are_those_of_the_functions(run, portraits):
     numbers = numbers_of(run, "--batch_size", 7, "--seed", 3, "--held_out", portraits / "unseen")
     batches = sample_batches(make_model().eval(), 20, steps=2, batch_size=7, seed=3)
     pixels = metrics.to_pixels(torch.cat(list(batches)))
-    look, statistics = fast_features("cpu"), metrics.FeatureStatistics
+    look, statistics = fast_features("cpu"), features.FeatureStatistics
     drawn, known = (look(metrics.to_images(some)) for some in (pixels, real))
     order = torch.randperm(60, generator=torch.Generator().manual_seed(3))
     half, other = known[order[:20]], known[order[20:40]]
@@ -204,7 +212,7 @@ def test_a_sampler_takes_its_usual_steps_without_a_word(run, sampler, steps):
 def test_only_sampling_is_timed(run, monkeypatch):
     """Not the features in between: the clock here goes on at each look."""
     clock = itertools.count()
-    monkeypatch.setitem(metrics.FEATURES, "efficientnet", fast_features)
+    monkeypatch.setitem(features.FEATURES, "efficientnet", fast_features)
     monkeypatch.setattr(evaluate.time, "perf_counter", lambda: float(next(clock)))
     numbers = evaluate.measure(
         make_model(),

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from diffusion_lib import InputError
-from diffusion_lib.image_files import BUNDLED, find_files, read_square
+from diffusion_lib.config import BUNDLED
+from diffusion_lib.images.files import find_files, read_square
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

@@ -15,7 +15,7 @@ from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
 from diffusion_lib import InputError, load_images
-from diffusion_lib.medical import medical_format, read_medical
+from diffusion_lib.images.medical import medical_format, read_medical
 
 
 def dicom(values: np.ndarray, kind: str = "MONOCHROME2", bits: int = 12, **header) -> bytes:

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_lib import GaussianDiffusion, InputError, NoiseSchedule, UNet, load_images, metrics
-from diffusion_lib.data import to_images, to_pixels
+from diffusion_lib import features as features_of
+from diffusion_lib.features import FeatureStatistics
+from diffusion_lib.images.pixels import to_images, to_pixels
 from diffusion_lib.metrics import (
-    FeatureStatistics,
     frechet_distance,
     kernel_distance,
     loss_per_noise_level,
@@ -451,7 +452,7 @@ def test_wrong_levels_and_no_images_are_refused():
 
 @pytest.fixture(scope="module")
 def efficientnet():
-    return metrics.efficientnet_features()
+    return features_of.efficientnet_features()
 
 
 def test_features_tell_portraits_from_what_they_are_not(efficientnet, faces):
@@ -489,21 +490,21 @@ def test_the_network_gets_what_it_was_trained_on(monkeypatch):
 
     monkeypatch.setattr(EfficientNet, "extract_features", spy)
     images = torch.stack([torch.full((1, 8, 8), value) for value in (-1.0, 1.0)])
-    metrics.efficientnet_features()(images)
+    features_of.efficientnet_features()(images)
     assert given[0].shape == (2, 3, 112, 112)
     assert torch.allclose(given[0][0], torch.tensor(-127 / 128))
     assert torch.allclose(given[0][1], torch.tensor(128 / 128))
 
 
 def test_loading_features_prints_nothing(efficientnet, capsys):
-    metrics.efficientnet_features()
+    features_of.efficientnet_features()
     assert capsys.readouterr() == ("", "")
 
 
 def test_efficientnet_that_is_not_installed_is_answered_with_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(InputError, match="pip install efficientnet-lite-pytorch") as caught:
-        metrics.efficientnet_features()
+        features_of.efficientnet_features()
     assert "\n" not in str(caught.value)
 
 
@@ -520,7 +521,7 @@ def test_inception_that_is_not_installed_is_answered_with_what_to_install(monkey
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     monkeypatch.setitem(sys.modules, INCEPTION, None)
     with pytest.raises(InputError, match="pip install torch-fidelity") as caught:
-        metrics.inception_features()
+        features_of.inception_features()
     assert "\n" not in str(caught.value)
 
 
@@ -530,7 +531,7 @@ def test_inception_without_its_weights_is_answered_with_one_line(monkeypatch):
 
     pretend_inception(monkeypatch, offline)
     with pytest.raises(InputError, match=r"weights of inception \(no route to host\)") as caught:
-        metrics.inception_features()
+        features_of.inception_features()
     assert "\n" not in str(caught.value)
 
 
@@ -547,7 +548,7 @@ def test_inception_is_asked_as_torch_fidelity_wants_it(monkeypatch):
             return (x.float().mean(dim=(1, 2, 3))[:, None].expand(-1, 2048),)
 
     pretend_inception(monkeypatch, Extractor)
-    features = metrics.inception_features()
+    features = features_of.inception_features()
     for channels in (1, 3):
         seen = features(torch.ones(2, channels, 8, 8))
         assert seen.shape == (2, 2048) and seen.eq(255).all()

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from diffusion_lib import GaussianDiffusion, NoiseSchedule, ddim
-from diffusion_lib.data import to_images
+from diffusion_lib.images.pixels import to_images
 from diffusion_lib.plots import (
     Film,
     denoising_strip,

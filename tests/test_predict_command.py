@@ -23,7 +23,7 @@ from diffusion_lib import (
     sample,
 )
 from diffusion_lib.config import CLIPS, SAMPLERS, SPACINGS
-from diffusion_lib.data import to_pixels
+from diffusion_lib.images.pixels import to_pixels
 from diffusion_lib.training import build
 
 

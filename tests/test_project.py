@@ -59,14 +59,14 @@ def test_only_the_agreed_folders_are_at_the_top():
 def test_a_file_of_the_package_imports_only_from_floors_below():
     floors = [
         {"errors"},
-        {"config", "files", "medical", "distributed"},
-        {"schedules", "unet", "image_files", "devices"},
-        {"original", "data", "toys", "spacing"},
+        {"config", "files", "distributed"},
+        {"schedules", "networks", "images", "devices"},
+        {"batches", "features", "toys", "spacing"},
         {"diffusion"},
         {"samplers", "metrics"},
         {"training"},
         {"plots", "stopping", "exercises", "estimate"},
-        {"recording", "explorer"},
+        {"recording", "widgets"},
         {"environment", "cli", "train", "predict", "evaluate", "benchmark"},
     ]
     height = {name: i for i, floor in enumerate(floors) for name in floor}

@@ -10,7 +10,7 @@ from diffusion_lib.benchmark import __main__ as benchmark
 from diffusion_lib.benchmark import clock, speed, trainees
 from diffusion_lib.benchmark.peers import PEERS
 from diffusion_lib.config import TrainConfig
-from diffusion_lib.data import to_images
+from diffusion_lib.images.pixels import to_images
 
 TINY = ["-i", "8", "-b", "2", "--width", "8", "--blocks", "1", "--device", "cpu"]
 ORIGINALS = ["original", "original, step alone"]

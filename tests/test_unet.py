@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion_lib import InputError, UNet
-from diffusion_lib.unet import Attention, Block, ResidualBlock, sinusoidal_embedding
+from diffusion_lib.networks.layers import Attention, sinusoidal_embedding
+from diffusion_lib.networks.unet import Block, ResidualBlock
 
 PROPERTY = settings(max_examples=12, deadline=None, derandomize=True, database=None)
 

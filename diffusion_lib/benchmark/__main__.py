@@ -12,9 +12,9 @@ The last three add a line for every run to --output, and go on where that file e
 import sys
 
 from diffusion_lib.cli import Parser, run
+from diffusion_lib.config import BUNDLED
 from diffusion_lib.errors import InputError
 
-BUNDLED = ("faces", "digits", "brains")
 TRAINERS = ("ours", "smalldiffusion", "diffusers", "denoising-diffusion-pytorch")
 
 

@@ -2,7 +2,7 @@
 
 from diffusion_lib.benchmark.quality import IMAGE_SIZE, Judge, draw
 from diffusion_lib.benchmark.records import append, read
-from diffusion_lib.data import load_images
+from diffusion_lib.images.cache import load_images
 
 CHOICES = {
     "the recipe": {},

@@ -55,8 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     from PIL import Image, UnidentifiedImageError
 
-    from diffusion_lib.data import load_images
-    from diffusion_lib.image_files import find_files
+    from diffusion_lib.images.cache import load_images
+    from diffusion_lib.images.files import find_files
     from diffusion_lib.training import Trainer, build
 
     size, batch = config.image_size, config.batch_size

@@ -11,16 +11,14 @@ import time
 import torch
 from torch import Tensor
 
+from diffusion_lib.batches import BatchStream
 from diffusion_lib.benchmark.peers import PEERS, SAMPLER_STEPS, Peer
 from diffusion_lib.benchmark.records import append, read
 from diffusion_lib.config import TrainConfig
-from diffusion_lib.data import BatchStream, load_images, to_images
-from diffusion_lib.metrics import (
-    FeatureStatistics,
-    efficientnet_features,
-    frechet_distance,
-    kernel_distance,
-)
+from diffusion_lib.features import FeatureStatistics, efficientnet_features
+from diffusion_lib.images.cache import load_images
+from diffusion_lib.images.pixels import to_images
+from diffusion_lib.metrics import frechet_distance, kernel_distance
 from diffusion_lib.samplers import sample
 from diffusion_lib.training import Trainer, build
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from diffusion_lib.image_files import bundled_file
+from diffusion_lib.files import bundled_file
 
 
 def measurements(name: str) -> list[dict]:

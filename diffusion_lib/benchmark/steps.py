@@ -6,8 +6,8 @@ but for the last one.
 
 from diffusion_lib.benchmark.quality import Judge
 from diffusion_lib.benchmark.records import append, read
-from diffusion_lib.data import load_images
 from diffusion_lib.diffusion import GaussianDiffusion
+from diffusion_lib.images.cache import load_images
 from diffusion_lib.samplers import sample
 
 SAMPLES = 250

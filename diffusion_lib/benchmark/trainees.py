@@ -15,15 +15,15 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.functional import to_tensor
 
+from diffusion_lib.batches import BatchStream
 from diffusion_lib.benchmark.peers import PEERS
 from diffusion_lib.config import TrainConfig
-from diffusion_lib.data import BatchStream
 from diffusion_lib.devices import find_device
 from diffusion_lib.estimate import flops
-from diffusion_lib.original import OriginalUNet
+from diffusion_lib.networks.original import OriginalUNet
+from diffusion_lib.networks.unet import UNet
 from diffusion_lib.schedules import NoiseSchedule
 from diffusion_lib.training import Trainer, build
-from diffusion_lib.unet import UNet
 
 IMAGES = 256  # to train on
 FILE_SIZE = (178, 218)  # of the original's image files: as CelebA's

@@ -55,8 +55,8 @@ print(environment.summary())
 # %%
 import torch
 
-from diffusion_lib import GaussianDiffusion, ddim, exercises, explorer, load_images, plots, sample
-from diffusion_lib.data import to_images
+from diffusion_lib import GaussianDiffusion, ddim, exercises, load_images, plots, sample, widgets
+from diffusion_lib.images.pixels import to_images
 from diffusion_lib.training import find_device
 
 COUNT = 32  # portraits to draw
@@ -124,7 +124,7 @@ plots.image_film(film, columns=8, seconds=5)
 # its end.
 
 # %% tags=["nbval-ignore-output"]
-scrubber = explorer.denoising_scrubber(noise, steps)
+scrubber = widgets.denoising_scrubber(noise, steps)
 assert scrubber.children[0].children[1].max == 50
 scrubber
 

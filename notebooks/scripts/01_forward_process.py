@@ -31,7 +31,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from diffusion_lib import NoiseSchedule, exercises, load_images, plots, toys
-from diffusion_lib.data import to_images
+from diffusion_lib.images.pixels import to_images
 
 torch.manual_seed(0)
 WALKERS = 20_000  # how many walk through the noise side by side: fewer is faster, and rougher

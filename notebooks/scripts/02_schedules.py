@@ -41,12 +41,12 @@ from diffusion_lib import (
     NoiseSchedule,
     ddim,
     exercises,
-    explorer,
     load_images,
     plots,
     toys,
+    widgets,
 )
-from diffusion_lib.data import to_images
+from diffusion_lib.images.pixels import to_images
 
 torch.manual_seed(0)
 T = 1000  # steps of a schedule
@@ -129,7 +129,7 @@ for name, schedule in schedules.items():
 print("the same as in diffusion_lib.schedules:", ", ".join(schedules))
 
 # %%
-colours = explorer.COLOURS  # one for a name, from here to the end
+colours = widgets.COLOURS  # one for a name, from here to the end
 way = torch.arange(T) / (T - 1)  # (T,) 0 at the first step, 1 at the last
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
 for name in schedules:
@@ -675,7 +675,7 @@ plots.image_strip(
 
 # %%
 pictures = {"a face": faces[0], "a brain": brains[0]}
-explorer.schedule_figure([schedules["linear"], schedules["cosine"]], faces[0], t=0.4)
+widgets.schedule_figure([schedules["linear"], schedules["cosine"]], faces[0], t=0.4)
 
 # %% [markdown]
 # *At the cursor, 0.4 of the way, the portrait can still be made out under the cosine schedule, and
@@ -683,14 +683,14 @@ explorer.schedule_figure([schedules["linear"], schedules["cosine"]], faces[0], t
 # take away:
 
 # %%
-code = explorer.schedule_code(["linear", "cosine"], timesteps=250, end=0.08)
+code = widgets.schedule_code(["linear", "cosine"], timesteps=250, end=0.08)
 print(code)
 linear_250, cosine_250 = [eval(line) for line in code.splitlines()]
 assert torch.equal(linear_250.betas, NoiseSchedule("linear", 250, end=0.08).betas)
 assert torch.equal(cosine_250.betas, NoiseSchedule("cosine", 250).betas)
 
 # %% tags=["nbval-ignore-output"]
-explorer.schedule_explorer(pictures)
+widgets.schedule_explorer(pictures)
 
 # %% [markdown]
 # The explorer needs a running notebook: on a web page you see no sliders. Things to try, and to

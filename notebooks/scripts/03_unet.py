@@ -37,9 +37,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-import diffusion_lib.unet as real
+import diffusion_lib.networks.unet as real
 from diffusion_lib import NoiseSchedule, OriginalUNet, UNet, exercises, load_images, plots
-from diffusion_lib.data import to_images
+from diffusion_lib.images.pixels import to_images
 from diffusion_lib.training import find_device
 
 torch.manual_seed(0)
@@ -702,7 +702,7 @@ assert guess_noise(net, x, t).shape == x.shape
 # %% [markdown]
 # ## Meet the real thing
 #
-# `UNet` in `diffusion_lib/unet.py` builds the same for any size. `UNet.for_images(16, 3, 32)`
+# `UNet` in `diffusion_lib/networks/unet.py` builds the same for any size. `UNet.for_images(16, 3, 32)`
 # chooses the levels that we chose. Does it have the same weights, and with the same weights the
 # same answer? First we shake all weights a little: fresh from the shop, both would answer with
 # zeros and agree too easily.
@@ -1083,7 +1083,7 @@ print("Both broken networks ended on the floor that was foretold.")
 #
 # ## Read the real thing
 #
-# Open `diffusion_lib/unet.py` beside this page. You have written all of it:
+# Open `diffusion_lib/networks/unet.py` beside this page. You have written all of it:
 #
 # | Here | There |
 # |---|---|

@@ -47,17 +47,17 @@ from diffusion_lib import (
     Trainer,
     ddim,
     exercises,
-    explorer,
     load_images,
     plots,
     record,
     sample,
     toys,
+    widgets,
 )
-from diffusion_lib.data import to_images
 from diffusion_lib.files import load_file
+from diffusion_lib.images.pixels import to_images
+from diffusion_lib.networks.layers import sinusoidal_embedding
 from diffusion_lib.training import build, find_device
-from diffusion_lib.unet import sinusoidal_embedding
 
 torch.manual_seed(0)
 device = find_device()
@@ -758,7 +758,7 @@ print(f"{sum(p.numel() for p in trainer.diffusion.parameters()):,} weights, {tra
 
 # %% [markdown]
 # `record` runs the trainer, and writes a log for TensorBoard and a checkpoint after every epoch.
-# `explorer.training_view` shows how the run stands. Both pass every report on, so that the loop can
+# `widgets.training_view` shows how the run stands. Both pass every report on, so that the loop can
 # do what it likes with it: this one keeps copies of both models, at each epoch's end and, more
 # closely, around the middle.
 #
@@ -768,7 +768,7 @@ print(f"{sum(p.numel() for p in trainer.diffusion.parameters()):,} weights, {tra
 # %% tags=["nbval-ignore-output"]
 folder = Path(tempfile.mkdtemp())
 reports, kept = [], {}
-for report in explorer.training_view(trainer, record(trainer, "faces", folder)):
+for report in widgets.training_view(trainer, record(trainer, "faces", folder)):
     reports.append(report)
     if report.epoch_ended or abs(report.step - trainer.steps / 2) < 70:
         kept[report.step] = copy.deepcopy((trainer.diffusion, trainer.average))

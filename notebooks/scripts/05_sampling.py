@@ -36,8 +36,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
-from diffusion_lib import GaussianDiffusion, ddim, ddpm, exercises, explorer, plots, sample, toys
-from diffusion_lib.data import load_images, to_images
+from diffusion_lib import GaussianDiffusion, ddim, ddpm, exercises, plots, sample, toys, widgets
+from diffusion_lib.images.cache import load_images
+from diffusion_lib.images.pixels import to_images
 from diffusion_lib.spacing import spaced_timesteps
 from diffusion_lib.training import find_device
 
@@ -696,7 +697,7 @@ with tempfile.TemporaryDirectory() as folder:
 
 # %% [markdown]
 # To show others how it happened, take the steps along. `plots.denoising_strip` makes a picture of
-# them, `plots.image_film` a film, whose `save` writes a GIF; and `explorer.denoising_scrubber` is
+# them, `plots.image_film` a film, whose `save` writes a GIF; and `widgets.denoising_scrubber` is
 # for your own fingers.
 
 # %%
@@ -712,7 +713,7 @@ plots.denoising_strip(x_T, way)
 
 # %% tags=["nbval-ignore-output"]
 assert len(way) == 50
-explorer.denoising_scrubber(x_T, way)
+widgets.denoising_scrubber(x_T, way)
 
 # %% [markdown]
 # ## Exercises

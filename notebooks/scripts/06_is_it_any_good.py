@@ -52,10 +52,11 @@ from diffusion_lib import (
     toys,
 )
 from diffusion_lib.benchmark.records import measurements, medians
-from diffusion_lib.data import to_images, to_pixels
-from diffusion_lib.metrics import FeatureStatistics, frechet_distance, kernel_distance
+from diffusion_lib.features import FeatureStatistics, efficientnet_features
+from diffusion_lib.images.pixels import to_images, to_pixels
+from diffusion_lib.metrics import frechet_distance, kernel_distance
+from diffusion_lib.networks.layers import sinusoidal_embedding
 from diffusion_lib.training import find_device
-from diffusion_lib.unet import sinusoidal_embedding
 
 torch.manual_seed(0)
 device = find_device()
@@ -334,7 +335,7 @@ assert abs(seen["stripes"][1]) < 0.3 * seen["moon"][1]
 # cannot be compared with those in papers, only with each other.
 
 # %%
-network = metrics.efficientnet_features(device)
+network = efficientnet_features(device)
 
 
 def look(images):

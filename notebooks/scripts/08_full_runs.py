@@ -41,16 +41,17 @@ from diffusion_lib import (
     TrainConfig,
     Trainer,
     exercises,
-    explorer,
     load_images,
     metrics,
     plots,
     record,
     sample,
+    widgets,
 )
-from diffusion_lib.data import to_images
 from diffusion_lib.estimate import flops, seconds_per_step, training_bytes
+from diffusion_lib.features import efficientnet_features
 from diffusion_lib.files import load_file
+from diffusion_lib.images.pixels import to_images
 from diffusion_lib.training import build, find_device
 
 device = find_device()
@@ -282,7 +283,7 @@ resumed = trainer.step
 print("A run was begun: it goes on." if early else "A new run.")
 
 # %% tags=["nbval-ignore-output"]
-reports = list(explorer.training_view(trainer, record(trainer, name, FOLDER)))
+reports = list(widgets.training_view(trainer, record(trainer, name, FOLDER)))
 
 # %% [markdown]
 # The stop button ends it cleanly; the cell again goes on. A full run also leaves sixteen samples
@@ -349,7 +350,7 @@ plots.image_grid(samples[:24], columns=12, title="None of these exist")
 # the model as it was when its machine died.
 
 # %%
-features = metrics.efficientnet_features(device)
+features = efficientnet_features(device)
 real = features(to_images(pixels[torch.randperm(len(pixels))[:400]]))  # (400, D)
 
 

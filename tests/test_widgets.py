@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from diffusion_lib import GaussianDiffusion, NoiseSchedule, TrainConfig, Trainer, UNet, ddim
-from diffusion_lib import explorer as rooms
-from diffusion_lib.explorer import (
+from diffusion_lib import widgets as drawing
+from diffusion_lib.training import build
+from diffusion_lib.widgets import (
     denoising_scrubber,
     schedule_code,
     schedule_explorer,
@@ -24,7 +25,6 @@ from diffusion_lib.explorer import (
     training_view,
     uploaded_files,
 )
-from diffusion_lib.training import build
 
 FACE = torch.randint(0, 256, (3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
 GREY = torch.randint(0, 256, (1, 8, 8), generator=torch.Generator().manual_seed(1)).byte()
@@ -76,8 +76,8 @@ def test_nothing_of_an_earlier_figure_is_left_in_a_later_one():
 def test_a_curve_runs_through_the_values_of_its_schedule():
     """The pixel where alpha_bar of the linear schedule is a half has the curve's colour."""
     schedule = NoiseSchedule("linear")
-    _, _, lines = rooms.empty_curves()
-    picture = np.array(rooms.draw_curves([schedule], 0.99))
+    _, _, lines = drawing.empty_curves()
+    picture = np.array(drawing.draw_curves([schedule], 0.99))
     half = (schedule.alpha_bars < 0.5).nonzero()[0].item() / 999
     x, y = lines[1].axes.transData.transform((half, 0.5))
     red, _, blue = picture[round(picture.shape[0] - y), round(x)].astype(int)
@@ -87,7 +87,7 @@ def test_a_curve_runs_through_the_values_of_its_schedule():
 
 
 def test_the_strip_goes_from_the_picture_to_noise():
-    strip = np.array(rooms.draw_strips([NoiseSchedule("cosine")], FACE / 127.5 - 1, 1.0))
+    strip = np.array(drawing.draw_strips([NoiseSchedule("cosine")], FACE / 127.5 - 1, 1.0))
     large = FACE.repeat_interleave(4, 1).repeat_interleave(4, 2).permute(1, 2, 0).numpy()
     first = strip[30:94, 70:134].astype(int)
     assert np.abs(first - large).mean() < 8  # one faint step
@@ -97,7 +97,7 @@ def test_the_strip_goes_from_the_picture_to_noise():
 
 
 def test_small_and_grey_pictures_and_the_shortest_schedule_are_drawn():
-    schedules = [NoiseSchedule(name, 2, 0.1, 0.8) for name in rooms.COLOURS]
+    schedules = [NoiseSchedule(name, 2, 0.1, 0.8) for name in drawing.COLOURS]
     assert schedule_figure(schedules, GREY, 1.0).width == 880
 
 
@@ -238,7 +238,7 @@ def trainer():
 def displayed(monkeypatch):
     """What the view displays, in order."""
     shown = []
-    monkeypatch.setattr(rooms, "display", shown.append)
+    monkeypatch.setattr(drawing, "display", shown.append)
     return shown
 
 

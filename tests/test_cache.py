@@ -17,9 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffusion_lib import BatchStream, InputError, data, load_images
-from diffusion_lib.data import cache_folder, to_images, to_pixels
-from diffusion_lib.image_files import FolderFiles
+from diffusion_lib import BatchStream, InputError, load_images
+from diffusion_lib.images import cache as decoding
+from diffusion_lib.images.cache import cache_folder
+from diffusion_lib.images.files import FolderFiles
+from diffusion_lib.images.pixels import to_images, to_pixels
 
 CPU = torch.device("cpu")
 
@@ -256,7 +258,7 @@ def test_cache_is_below_the_users_cache_folder(monkeypatch):
 
 def test_second_call_decodes_nothing(images, monkeypatch):
     first = load_images(images, 8).clone()
-    monkeypatch.setattr(data, "read_square", fail)
+    monkeypatch.setattr(decoding, "read_square", fail)
     assert torch.equal(load_images(images, 8), first)
 
 
@@ -307,12 +309,12 @@ def test_folders_of_equal_names_do_not_share_an_entry(tmp_path):
 @pytest.fixture
 def small_steps(monkeypatch):
     """Decoding that goes forward, and notes how far it is, by four files at a time."""
-    monkeypatch.setattr(data, "CHUNK", 4)
-    monkeypatch.setattr(data, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(decoding, "CHUNK", 4)
+    monkeypatch.setattr(decoding, "SAVE_SECONDS", 0)
 
 
 def test_interrupted_decoding_goes_on_where_it_was(tmp_path, cache, monkeypatch, small_steps):
-    folder, decoded, read_square = make_images(tmp_path / "set", 40), [], data.read_square
+    folder, decoded, read_square = make_images(tmp_path / "set", 40), [], decoding.read_square
     spoil(folder)
 
     def interrupt(content: bytes, *settings) -> np.ndarray | None:
@@ -322,10 +324,10 @@ def test_interrupted_decoding_goes_on_where_it_was(tmp_path, cache, monkeypatch,
         return read_square(content, *settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(data, "read_square", interrupt)
+        patch.setattr(decoding, "read_square", interrupt)
         with pytest.raises(KeyboardInterrupt):
             load_images(folder, 8, workers=1)
-    monkeypatch.setattr(data, "read_square", lambda *a: decoded.append(a) or read_square(*a))
+    monkeypatch.setattr(decoding, "read_square", lambda *a: decoded.append(a) or read_square(*a))
     pixels, messages = load_with_warnings(folder, 8)
     assert torch.equal(pixels, stack(*(noise_image(i) for i in range(40))))
     assert len(messages) == 1 and "5 broken images" in messages[0]
@@ -342,7 +344,7 @@ def test_what_is_left_by_an_interruption_at_the_very_end_is_removed(images, cach
         with pytest.raises(KeyboardInterrupt):
             load_images(images, 8)
     assert len(entries(cache)) == 2
-    monkeypatch.setattr(data, "read_square", fail)
+    monkeypatch.setattr(decoding, "read_square", fail)
     assert len(load_images(images, 8)) == 6
     assert len(entries(cache)) == 1
 
@@ -353,10 +355,10 @@ def test_broken_images_are_named_even_if_an_earlier_call_met_them(
     folder = make_images(tmp_path / "set", 40)
     (folder / "0000.png").write_bytes(b"broken")
     with monkeypatch.context() as patch:
-        patch.setattr(data, "write_array", fail)
+        patch.setattr(decoding, "write_array", fail)
         with pytest.raises(AssertionError):
             load_with_warnings(folder, 8)
-    monkeypatch.setattr(data, "read_square", fail)
+    monkeypatch.setattr(decoding, "read_square", fail)
     pixels, messages = load_with_warnings(folder, 8)
     assert len(pixels) == 39 and len(messages) == 1 and "0000.png" in messages[0]
 
@@ -364,8 +366,8 @@ def test_broken_images_are_named_even_if_an_earlier_call_met_them(
 START = """
 import os, random, signal, sys, time
 from pathlib import Path
-from diffusion_lib import data
-data.CHUNK, data.SAVE_SECONDS = 4, 0
+from diffusion_lib.images import cache
+cache.CHUNK, cache.SAVE_SECONDS = 4, 0
 folder = sys.argv[1]
 
 def fork(function):
@@ -378,7 +380,7 @@ def fork(function):
         os._exit(0)
 
 def load():
-    data.load_images(folder, 8, workers=2)
+    cache.load_images(folder, 8, workers=2)
 """
 
 KILLED_AT_RANDOM = """
@@ -413,14 +415,14 @@ print(attempt)
 """
 
 AT_ONCE = """
-read_square = data.read_square
+read_square = cache.read_square
 
 def noted(content, *settings):
     with open(sys.argv[2], "ab") as file:
         file.write(b"1")
     return read_square(content, *settings)
 
-data.read_square = noted
+cache.read_square = noted
 for child in [fork(load) for _ in range(4)]:
     os.waitpid(child, 0)
 print(os.path.getsize(sys.argv[2]))
@@ -449,7 +451,7 @@ def test_killed_processes_end_in_the_same_bytes(tmp_path, cache, monkeypatch, sc
     assert (cache_folder() / entries(cache_folder())[0]).read_bytes() == killed
 
 
-@pytest.mark.skipif(not data.fcntl, reason="no locks here")
+@pytest.mark.skipif(not decoding.fcntl, reason="no locks here")
 def test_of_processes_at_once_one_decodes_and_the_others_wait(tmp_path, cache):
     folder = make_images(tmp_path / "set", 200)
     assert run(AT_ONCE, folder, tmp_path / "decoded") == 200
@@ -480,7 +482,7 @@ def test_full_disk_is_an_input_error_and_costs_no_work(images, cache, monkeypatc
         patch.setattr(np.lib.format, "write_array_header_1_0", full)
         with pytest.raises(InputError, match="No space left"):
             load_images(images, 8)
-    monkeypatch.setattr(data, "read_square", fail)
+    monkeypatch.setattr(decoding, "read_square", fail)
     assert torch.equal(load_images(images, 8), stack(*(noise_image(i) for i in range(6))))
     assert len(entries(cache)) == 1
 

@@ -25,9 +25,9 @@ from matplotlib.lines import Line2D
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from diffusion_lib.data import to_images
 from diffusion_lib.errors import InputError
-from diffusion_lib.image_files import read_square
+from diffusion_lib.images.files import read_square
+from diffusion_lib.images.pixels import to_images
 from diffusion_lib.plots import as_array, grid_image, loss_curve
 from diffusion_lib.samplers import Step, ddim, initial_noise
 from diffusion_lib.schedules import SCHEDULES, NoiseSchedule

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from diffusion_lib.config import BUNDLED
 from diffusion_lib.errors import InputError
-from diffusion_lib.medical import is_called_medical
+from diffusion_lib.files import bundled_file
+from diffusion_lib.images.medical import is_called_medical
 
-BUNDLED = ("faces", "digits", "brains")
 LARGEST_UNNAMED = 2**28  # bytes: what is larger, and not called a picture, is an archive or a film
 
 
@@ -86,21 +87,6 @@ def find_files(path: str | Path) -> FolderFiles | ZipFiles:
     raise InputError(
         f"there is no folder or .zip file {path}, and no bundled set of that name "
         f"({', '.join(BUNDLED)})"
-    )
-
-
-def bundled_file(name: str) -> Path:
-    """A file of `data/`: in a checkout there, in an installed package beside the code.
-
-    Raises:
-        InputError: this installation came without it.
-    """
-    package = Path(__file__).parent
-    for folder in (package.parent / "data", package / "bundled"):
-        if (folder / name).is_file():
-            return folder / name
-    raise InputError(
-        f"the bundled {name} did not come with this installation: clone the repository instead"
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_lib.errors import InputError
-from diffusion_lib.unet import sinusoidal_embedding
+from diffusion_lib.networks.layers import sinusoidal_embedding
 
 
 class TimeEmbedding(nn.Module):

@@ -1,0 +1,75 @@
+"""Batches of images on the device, in an order that depends on nothing but the seed."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from diffusion_lib.images.pixels import to_images
+
+
+class BatchStream:
+    """An endless stream of shuffled batches, in which batch number k is always the same.
+
+    The stream runs through all images in a random order, then through all of them in another, and
+    so on, and is cut into batches of one size. So every image is seen equally often, no batch is
+    smaller than the others, and a run that stopped after k batches goes on with batch k.
+
+    Args:
+        pixels: uint8 images, shape (N, C, H, W), or floats of any shape (N, ...), used as they are.
+        batch_size: B.
+        seed: of the order.
+        device: where batches go. On a GPU all pixels are kept there if half of what is free
+            holds them; otherwise the next batch is gathered while the GPU computes.
+        share: which images of each batch are wanted; by default all.
+    """
+
+    def __init__(
+        self,
+        pixels: Tensor,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        share: slice = slice(None),
+    ):
+        if device.type == "cuda" and 2 * pixels.nbytes < torch.cuda.mem_get_info(device)[0]:
+            pixels = pixels.to(device)
+        self.pixels, self.batch_size, self.seed, self.device = pixels, batch_size, seed, device
+        self.share = share
+        self.order = lru_cache(maxsize=2)(self._order)
+        self.ahead = device.type == "cuda" and pixels.device.type == "cpu"
+        self.thread = ThreadPoolExecutor(1) if self.ahead else None
+        self.next: tuple[int, Future] | None = None  # the batch that the thread gathers
+
+    def _order(self, epoch: int) -> Tensor:
+        """The order of images in one epoch: a permutation of 0..N-1."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        return torch.randperm(len(self.pixels), generator=generator)
+
+    def indices(self, k: int) -> Tensor:
+        """Which images batch number k holds, shape (B,)."""
+        positions = torch.arange(k * self.batch_size, (k + 1) * self.batch_size)
+        epochs, places = positions // len(self.pixels), positions % len(self.pixels)
+        return torch.cat(
+            [self.order(epoch)[places[epochs == epoch]] for epoch in epochs.unique().tolist()]
+        )
+
+    def gather(self, k: int) -> Tensor:
+        """This process's share of batch number k, as it is stored."""
+        places = self.indices(k)[self.share]
+        if self.pixels.is_cuda:  # from other memory, a copy would wait until the GPU is done
+            places = places.pin_memory().to(self.pixels.device, non_blocking=True)
+        return self.pixels[places]
+
+    def gather_ahead(self, k: int) -> Tensor:
+        """The same from memory that a GPU copies from while it computes; then begin with k + 1."""
+        expected, gathered = self.next or (k, None)
+        some = gathered.result() if gathered and expected == k else self.gather(k).pin_memory()
+        self.next = k + 1, self.thread.submit(lambda: self.gather(k + 1).pin_memory())
+        return some
+
+    def batch(self, k: int) -> Tensor:
+        """Batch number k: float32 in [-1, 1], shape (B, C, H, W) or (B, ...), on the device."""
+        some = self.gather_ahead(k) if self.ahead else self.gather(k)
+        return to_images(some.to(self.device, non_blocking=True))

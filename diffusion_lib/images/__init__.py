@@ -1,0 +1,1 @@
+"""From image files to tensors: pixels, kinds of files, and the cache of decoded images."""
