@@ -2,12 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+LINT = $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
 
-.PHONY: help lab test demo notebooks weights address clean
+.PHONY: help lab test check demo notebooks weights address clean
 
 help:
 	@echo "make lab        open the course in JupyterLab"
 	@echo "make test       run every test and every notebook"
+	@echo "make check      the linter and the quick tests, in two minutes"
 	@echo "make demo       train on bundled portraits for two minutes, and draw new ones"
 	@echo "make notebooks  run all pages again from their scripts and store what they show"
 	@echo "make weights    train the bundled models again (about an hour and a half)"
@@ -20,7 +22,12 @@ lab: $(READY)
 # Two files at a time, in the order of their names; a page is one file, whose cells share a kernel.
 # Each has one thread: with more, they would wait for each other.
 test: $(READY)
+	$(LINT)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --nbval -n 2 --dist loadfile --no-loadscope-reorder
+
+check: $(READY)
+	$(LINT)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests -m "not slow" -n 2 --dist worksteal
 
 demo: $(READY)
 	$(BIN)/python -m diffusion_lib.train demo faces --folder out/demo --force \

@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from diffusion_lib import TrainConfig, Trainer, load_images
-from diffusion_lib.training import build
+from diffusion_lib.diffusion import build
 
 SETTINGS = {
     "faces": TrainConfig(

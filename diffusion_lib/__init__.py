@@ -5,25 +5,51 @@ use, so that `python -m diffusion_lib.train --help` need not wait for torch.
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 _MODULES = {
     "InputError": "errors",
     "TrainConfig": "config",
+    "load_checkpoint": "files",
     "NoiseSchedule": "schedules",
+    "spaced_timesteps": "spacing",
     "UNet": "networks.unet",
     "OriginalUNet": "networks.original",
+    "sinusoidal_embedding": "networks.layers",
     "load_images": "images.cache",
-    "BatchStream": "batches",
+    "to_images": "images.pixels",
+    "to_pixels": "images.pixels",
+    "find_device": "devices",
     "GaussianDiffusion": "diffusion",
+    "build": "diffusion",
     "ddpm": "samplers",
     "ddim": "samplers",
-    "dpm_solver": "samplers",
-    "heun": "samplers",
-    "sample": "samplers",
+    "dpm_solver": "solvers",
+    "heun": "solvers",
+    "sample": "sampling",
     "Trainer": "training",
     "record": "recording",
 }
 __all__ = list(_MODULES)
+
+if TYPE_CHECKING:  # the same names, for editors and type checkers
+    from diffusion_lib.config import TrainConfig
+    from diffusion_lib.devices import find_device
+    from diffusion_lib.diffusion import GaussianDiffusion, build
+    from diffusion_lib.errors import InputError
+    from diffusion_lib.files import load_checkpoint
+    from diffusion_lib.images.cache import load_images
+    from diffusion_lib.images.pixels import to_images, to_pixels
+    from diffusion_lib.networks.layers import sinusoidal_embedding
+    from diffusion_lib.networks.original import OriginalUNet
+    from diffusion_lib.networks.unet import UNet
+    from diffusion_lib.recording import record
+    from diffusion_lib.samplers import ddim, ddpm
+    from diffusion_lib.sampling import sample
+    from diffusion_lib.schedules import NoiseSchedule
+    from diffusion_lib.solvers import dpm_solver, heun
+    from diffusion_lib.spacing import spaced_timesteps
+    from diffusion_lib.training import Trainer
 
 
 def __getattr__(name: str):

@@ -22,7 +22,7 @@ class BatchStream:
         seed: of the order.
         device: where batches go. On a GPU all pixels are kept there if half of what is free
             holds them; otherwise the next batch is gathered while the GPU computes.
-        share: which images of each batch are wanted; by default all.
+        rank_slice: which images of each batch are wanted; by default all.
     """
 
     def __init__(
@@ -31,12 +31,12 @@ class BatchStream:
         batch_size: int,
         seed: int,
         device: torch.device,
-        share: slice = slice(None),
+        rank_slice: slice = slice(None),
     ):
         if device.type == "cuda" and 2 * pixels.nbytes < torch.cuda.mem_get_info(device)[0]:
             pixels = pixels.to(device)
         self.pixels, self.batch_size, self.seed, self.device = pixels, batch_size, seed, device
-        self.share = share
+        self.rank_slice = rank_slice
         self.order = lru_cache(maxsize=2)(self._order)
         self.ahead = device.type == "cuda" and pixels.device.type == "cpu"
         self.thread = ThreadPoolExecutor(1) if self.ahead else None
@@ -56,13 +56,13 @@ class BatchStream:
         )
 
     def gather(self, k: int) -> Tensor:
-        """This process's share of batch number k, as it is stored."""
-        places = self.indices(k)[self.share]
+        """This process's slice of batch number k, as it is stored."""
+        places = self.indices(k)[self.rank_slice]
         if self.pixels.is_cuda:  # from other memory, a copy would wait until the GPU is done
             places = places.pin_memory().to(self.pixels.device, non_blocking=True)
         return self.pixels[places]
 
-    def gather_ahead(self, k: int) -> Tensor:
+    def prefetch(self, k: int) -> Tensor:
         """The same from memory that a GPU copies from while it computes; then begin with k + 1."""
         expected, gathered = self.next or (k, None)
         some = gathered.result() if gathered and expected == k else self.gather(k).pin_memory()
@@ -71,5 +71,5 @@ class BatchStream:
 
     def batch(self, k: int) -> Tensor:
         """Batch number k: float32 in [-1, 1], shape (B, C, H, W) or (B, ...), on the device."""
-        some = self.gather_ahead(k) if self.ahead else self.gather(k)
+        some = self.prefetch(k) if self.ahead else self.gather(k)
         return to_images(some.to(self.device, non_blocking=True))

@@ -1,4 +1,4 @@
-"""What the command lines share: one line for whatever a user can mend, and exit status 2."""
+"""What the command lines share: one line for what a user can fix, and exit status 2."""
 
 import argparse
 import sys
@@ -12,9 +12,9 @@ from diffusion_lib.errors import InputError
 
 
 class Parser(argparse.ArgumentParser):
-    """Flags may be spelled --batch_size or --batch-size; a wrong one is answered with one line.
+    """Flags may be spelled --batch_size or --batch-size; a wrong one gives one line.
 
-    Flags that are not given are left out of the result, so that one can tell what was chosen.
+    Flags that are not given are not in the result, which so tells what was chosen.
     """
 
     def __init__(self, **settings):
@@ -28,10 +28,12 @@ class Parser(argparse.ArgumentParser):
             if option.type is bool:
                 self.add_argument(*flags, action="store_true", help=rule["help"])
                 continue
-            help = f"{rule['help']} (default: {option.default})"
-            metavar = {int: "N", float: "X", str: "NAME"}[option.type]
+            optional = option.default is None  # `int | None`: the help says what None means
+            kind = int if optional else option.type
+            help = rule["help"] if optional else f"{rule['help']} (default: {option.default})"
+            metavar = {int: "N", float: "X", str: "NAME"}[kind]
             form = {"choices": rule["choices"]} if rule["choices"] else {"metavar": metavar}
-            self.add_argument(*flags, type=option.type, help=help, **form)
+            self.add_argument(*flags, type=kind, help=help, **form)
 
     def parse_args(self, arguments: list[str] | None = None) -> argparse.Namespace:
         arguments = sys.argv[1:] if arguments is None else arguments
@@ -42,7 +44,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def underscored(argument: str) -> str:
-    """--batch-size=8 -> --batch_size=8; what is no flag, and what stands behind =, stays."""
+    """--batch-size=8 -> --batch_size=8; everything else is left unchanged."""
     if not argument.startswith("--"):
         return argument
     flag, equals, value = argument[2:].partition("=")

@@ -1,9 +1,9 @@
-"""Is everything here that the course needs? What is wrong, and how to mend it.
+"""Is everything installed that the course needs? What is wrong, and how to fix it.
 
     python -m diffusion_lib.environment
 
-prints what there is, and a line for each problem. Exit status 0 if there is none, otherwise 2.
-Nothing that might be broken is imported before it is asked about.
+prints versions and the device, or a line for each problem. Exit status 0 if there is none,
+otherwise 2. Nothing that might be broken is imported before it has been checked.
 """
 
 import os
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-# The lowest versions with which the course was run: pyproject.toml has the same.
+# The lowest versions that the course was run with, as in pyproject.toml.
 PACKAGES = {
     "torch": "2.11",
     "torchvision": "0.26",
@@ -57,7 +57,7 @@ def torch_problems() -> list[str]:
     """A torch that does not start, does not fit its torchvision, or leaves a GPU unused."""
     try:
         import torch
-    except Exception as error:  # a broken library says so in many ways
+    except Exception as error:  # a broken library raises errors of any kind
         return [f"torch does not start ({error}): %pip install --force-reinstall torch torchvision"]
     try:
         import torchvision.ops  # noqa: F401
@@ -91,11 +91,11 @@ def has_nvidia_gpu() -> bool:
 
 
 def disk_problems(folder: Path | None = None) -> list[str]:
-    """A cache folder that cannot be written to, or has no room."""
+    """A cache folder that cannot be written to, or a full disk."""
     from diffusion_lib.images.cache import cache_folder
 
     folder = folder or cache_folder()
-    advice = "set XDG_CACHE_HOME to a folder with room, then restart the kernel"
+    advice = "set XDG_CACHE_HOME to another folder, then restart the kernel"
     existing = folder
     while not existing.exists():
         existing = existing.parent
@@ -108,17 +108,17 @@ def disk_problems(folder: Path | None = None) -> list[str]:
 
 
 def problems() -> list[str]:
-    """A line for each thing that is wrong, with what mends it. Empty if all is well."""
-    # Each asks for what the one before it has found in order.
+    """A line for each thing that is wrong, with its fix. Empty if all is well."""
+    # Each check needs what the one before it has checked.
     return package_problems() or torch_problems() or disk_problems()
 
 
 def summary() -> str:
-    """What there is: Python, torch, the device that will do the work, room for decoded images."""
+    """Versions of Python and torch, the device, and the disk space for decoded images."""
     import torch
 
+    from diffusion_lib.devices import find_device
     from diffusion_lib.images.cache import cache_folder
-    from diffusion_lib.training import find_device
 
     device = find_device()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""

@@ -1,4 +1,4 @@
-"""What a run will cost, before it runs: floating-point operations, memory, time."""
+"""What a run will cost: floating-point operations, memory and time."""
 
 import time
 
@@ -6,15 +6,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from diffusion_lib.advice import train_step_or_explain
 from diffusion_lib.training import Trainer
 
-TIMED_STEPS = 5  # after one that prepares the others
-TIMED_SECONDS = 30  # and no longer than that
+TIMED_STEPS = 5  # after one warm-up step
+TIMED_SECONDS = 30  # at most
 
 
 def flops(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Floating-point operations of a forward pass of one image: two for each multiply-and-add of
-    convolutions and matrix products. The rest is little beside them.
+    """Floating-point operations of a forward pass of one image: two for each multiply-add of
+    convolutions and matrix products. The others are few beside these.
     """
     device = next(network.parameters()).device
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -22,45 +23,43 @@ def flops(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
     return counter.get_total_flops()
 
 
-def activation_bytes(network: nn.Module, x: Tensor, t: Tensor) -> int:
+def activation_bytes(model: nn.Module, x: Tensor, t: Tensor) -> int:
     """Bytes that a forward pass of x keeps for the backward pass, without the weights."""
-    kept, weights = {}, {w.untyped_storage().data_ptr() for w in network.parameters()}
+    kept, weights = {}, {w.untyped_storage().data_ptr() for w in model.parameters()}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no one moves in
+        if storage.data_ptr() not in weights:  # a tensor that is kept alive keeps its address
+            kept[storage.data_ptr()] = storage.nbytes(), tensor
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        answer = network(x, t)
-    del answer
+        prediction = model(x, t)
+    del prediction
     return sum(size for size, _ in kept.values())
 
 
 def training_bytes(trainer: Trainer) -> int:
-    """Bytes of memory that training takes, about: weights and what goes with each, and activations
-    of the images that are computed at a time.
+    """About how many bytes of memory training takes: weights with all that belongs to them, and
+    activations of the images that are computed at a time.
 
-    Measured on one image. What the libraries under it take for themselves is not in it, and a
-    compiled network keeps less.
+    Measured on one image. What the libraries themselves need is not included, and a compiled
+    network keeps less.
     """
     weights = sum(w.numel() for w in trainer.weights)
-    # In float32: the weight, its gradient, its average, and the two averages of AdamW.
+    # In float32: the weight, its gradient, its moving average, and the two averages of AdamW.
     fixed = 5 * 4 * weights + trainer.batches.pixels.nbytes * trainer.batches.pixels.is_cuda
     x = torch.zeros(1, *trainer.batches.pixels.shape[1:], device=trainer.device)
-    with trainer.autocast():
-        network = trainer.diffusion.network.train()
-        one = activation_bytes(network, x, torch.zeros(1, device=trainer.device))
-    images = (trainer.share.stop - trainer.share.start) / trainer.config.accumulate
-    return round(fixed + one * images)
+    t = torch.zeros(1, device=trainer.device)
+    one = activation_bytes(trainer.diffusion.train(), x, t)
+    return round(fixed + one * trainer.local_batch_size / trainer.config.accumulate)
 
 
 def seconds_per_step(trainer: Trainer) -> float:
-    """Mean duration of some steps, which are really done: do not go on with this trainer."""
-    trainer.step_that_fits()[0].item()  # waits until the device has done it
+    """Mean seconds of some steps. They do train: do not use the trainer afterwards."""
+    train_step_or_explain(trainer)[0].item()  # waits until the device has done it
     started, steps = time.perf_counter(), 0
     while steps < TIMED_STEPS and time.perf_counter() - started < TIMED_SECONDS:
-        trainer.step_that_fits()[0].item()
+        train_step_or_explain(trainer)[0].item()
         steps += 1
     return (time.perf_counter() - started) / steps

@@ -1,38 +1,46 @@
 """How good is a trained model? python -m diffusion_lib.evaluate MODEL PATH
 
-It draws samples, and compares them with the real images of PATH, which should be those that it was
-trained on. Beside each number stands the same one for real images in place of the samples: the best
-that one can hope for. No number is worth anything alone.
+It draws samples and compares them with the real images in PATH, which should be those that the
+model was trained on. Beside each number stands the same one for other real images in place of the
+samples: about the best that a model can reach.
 """
 
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffusion_lib.cli import Parser, run
-from diffusion_lib.config import EvaluateConfig
+from diffusion_lib.config import BUNDLED_NAMES, EvaluateConfig
 from diffusion_lib.errors import InputError
 
-FEWEST = 8  # real images: two halves, in which each has three neighbours
-LOSS_IMAGES = 500  # so many meet every noise level
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffusion_lib.diffusion import GaussianDiffusion
+
+FEWEST = 8  # real images: two halves of four, because precision needs more than three
+LOSS_IMAGES = 500  # of the real images, for the loss by timestep
 
 
 def build_parser() -> Parser:
     parser = Parser(prog="evaluate", description="Compare a model's samples with real images.")
     parser.add_argument(
         "MODEL",
-        help="a .pth of train or of the original project, or faces, digits or brains (bundled)",
+        help=f"a .pth of train or of the original project, or a bundled model: {BUNDLED_NAMES}",
     )
     parser.add_argument(
-        "PATH", help="the images it was trained on: a folder, a .zip, or faces, digits or brains"
+        "PATH",
+        help=f"the images it was trained on: a folder, a .zip, or a bundled set: {BUNDLED_NAMES}",
     )
     parser.add_options(EvaluateConfig)
     parser.add_argument(
-        "--held_out", default=None, metavar="PATH", help="images of the kind that it never saw"
+        "--held_out", default=None, metavar="PATH", help="similar images that it was not trained on"
     )
     parser.add_argument(
-        "-o", "--output", default=None, metavar="FILE", help="also write all numbers, as .json"
+        "-o", "--output", default=None, metavar="FILE", help="also save all numbers as .json"
     )
     return parser
 
@@ -46,21 +54,20 @@ def main(arguments: list[str] | None = None) -> None:
     if output is not None and Path(output).exists():  # before the work, not after it
         raise InputError(f"{output} exists already: choose another name for --output")
 
+    from diffusion_lib.devices import find_device, find_precision, prepare
     from diffusion_lib.diffusion import GaussianDiffusion
     from diffusion_lib.images.cache import load_images
-    from diffusion_lib.training import find_device
+    from diffusion_lib.spacing import check_steps
 
-    device = find_device(config.device)
+    device = prepare(find_device(config.device))
     diffusion = GaussianDiffusion.load(model, device)
+    diffusion.precision = find_precision(config.precision, device)
+    if config.steps is not None:
+        check_steps(config.steps, diffusion.schedule.timesteps)
     channels, size, _ = diffusion.image_shape
-    timesteps = diffusion.schedule.timesteps
-    if config.steps > timesteps:
-        raise InputError(f"steps must be at most timesteps, {timesteps}, not {config.steps}")
     real = load_images(path, size, channels, config.fit, progress=True)
     if len(real) < FEWEST:
-        raise InputError(
-            f"an evaluation needs at least {FEWEST} images, but {path} has {len(real)}"
-        )
+        raise InputError(f"evaluation needs at least {FEWEST} images, but {path} has {len(real)}")
     unseen = None
     if held_out is not None:
         unseen = load_images(held_out, size, channels, config.fit, progress=True)
@@ -75,93 +82,66 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"all numbers: {output}")
 
 
-def measure(diffusion, real, unseen, config: EvaluateConfig) -> dict:
+def measure(
+    diffusion: "GaussianDiffusion", real: "Tensor", unseen: "Tensor | None", config: EvaluateConfig
+) -> dict:
     """Draw samples, and compare them with real images.
 
-    Args:
-        diffusion: the model, on the device that is to do the work.
-        real: the images it was trained on, uint8, shape (N, C, H, W).
-        unseen: real images it was not trained on, uint8, shape (M, C, H, W), or None.
+    real: the images it was trained on, uint8, (N, C, H, W).
+    unseen: real images it was not trained on, uint8, (M, C, H, W), or None.
 
     Returns:
         All that `table` shows, in plain values.
 
     Raises:
-        InputError: features that cannot be had, or samples that are not numbers.
+        InputError: features that cannot be loaded, or samples that are not finite.
     """
     import torch
     from tqdm.auto import tqdm
 
     from diffusion_lib import metrics
     from diffusion_lib.features import FEATURES, FeatureStatistics
-    from diffusion_lib.images.pixels import to_images, to_pixels
-    from diffusion_lib.samplers import sample_batches, usual_steps
+    from diffusion_lib.images.pixels import to_images
+    from diffusion_lib.samplers import default_steps
 
-    device = next(diffusion.parameters()).device
-    features = FEATURES[config.features](device)
-    steps = config.steps or usual_steps(config.sampler, diffusion.schedule.timesteps)
-    statistics = {
-        name: FeatureStatistics(seed=config.seed)
-        for name in ("samples", "some samples", "half", "other half", "real")
-    }
+    features = FEATURES[config.features](diffusion.device)
+    steps = config.steps or default_steps(config.sampler, diffusion.schedule.timesteps)
+    all_samples, some_samples, half, other_half, all_real = (
+        FeatureStatistics(seed=config.seed) for _ in range(5)
+    )
 
-    # 1. Samples. As many of them as half of the real images are also kept apart: a distance falls
-    # with the number, so what is to stand beside that of the two halves must be of as many.
+    # 1. Samples. Half as many as there are real images are kept apart: distances depend on the
+    # number of images, so samples and the second half of the real images must be equally many.
     count = min(config.num_images, len(real) // 2)
     pixels = torch.empty(config.num_images, *real.shape[1:], dtype=torch.uint8)
-    drawn, seconds, started = 0, 0.0, time.perf_counter()
-    for batch in sample_batches(
-        diffusion,
-        config.num_images,
-        sampler=config.sampler,
-        steps=steps,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        progress=True,
-    ):
-        seconds += time.perf_counter() - started
-        if not batch.isfinite().all():
-            raise InputError("the model's samples are not numbers: its training has gone wrong")
-        # 8 bits, like the real images: rounding alone changes features (Parmar et al. 2022,
-        # arXiv 2104.11222)
-        some = to_pixels(batch)
-        pixels[drawn : drawn + len(some)] = some
-        seen = features(to_images(some))
-        statistics["samples"].add(seen)
-        statistics["some samples"].add(seen[: max(0, count - drawn)])
-        drawn += len(some)
-        started = time.perf_counter()
+    first, seconds = 0, 0.0
+    for batch, elapsed in timed_batches(diffusion, steps, config):
+        seconds += elapsed
+        pixels[first : first + len(batch)] = batch
+        seen = features(to_images(batch))
+        all_samples.add(seen)
+        some_samples.add(seen[: max(0, count - first)])
+        first += len(batch)
 
-    # 2. Real images, in a random order: the first are one half, those after them the other.
+    # 2. Real images in random order: one half first, then the other
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(config.seed))
     batches = range(0, len(order), config.batch_size)
-    for first in tqdm(batches, desc="looking at real images", unit="batch"):
+    for first in tqdm(batches, desc="features of real images", unit="batch"):
         seen = features(to_images(real[order[first : first + config.batch_size]]))
-        statistics["real"].add(seen)
-        statistics["half"].add(seen[: max(0, count - first)])
-        statistics["other half"].add(seen[max(0, count - first) : max(0, 2 * count - first)])
+        all_real.add(seen)
+        half.add(seen[: max(0, count - first)])
+        other_half.add(seen[max(0, count - first) : max(0, 2 * count - first)])
 
-    # 3. How far apart are they?
-    def compare(name: str) -> dict:
-        ours, half = statistics[name], statistics["half"]
-        kernel = metrics.kernel_distance(ours.rows, half.rows, subset_size=min(500, count // 2))
-        precision, recall = metrics.precision_recall(half.rows, ours.rows)
-        return {
-            "frechet_distance": metrics.frechet_distance(ours, half),
-            "kernel_distance": kernel.mean,
-            "kernel_spread": kernel.spread,
-            "precision": precision,
-            "recall": recall,
-        }
+    # 3. Distances, copies and the loss
+    subset_size = min(500, count // 2)
+    copies = metrics.memorization(pixels, real, unseen, diffusion.device, config.seed)
 
-    # 4. Copies, and the loss
-    copies = metrics.memorisation(pixels, real, unseen, device, config.seed)
-
-    def losses(images) -> list[metrics.NoiseLevel]:
+    def losses(images: torch.Tensor) -> list[dict]:
         generator = torch.Generator().manual_seed(config.seed)
-        some = images[torch.randperm(len(images), generator=generator)[:LOSS_IMAGES]]
-        levels = min(10, diffusion.schedule.timesteps)
-        return metrics.loss_per_noise_level(diffusion, some, levels, config.batch_size, config.seed)
+        chosen = images[torch.randperm(len(images), generator=generator)[:LOSS_IMAGES]]
+        bins = min(10, diffusion.schedule.timesteps)
+        found = metrics.loss_by_timestep(diffusion, chosen, bins, config.batch_size, config.seed)
+        return [each._asdict() for each in found]
 
     return {
         "real_images": len(real),
@@ -172,21 +152,44 @@ def measure(diffusion, real, unseen, config: EvaluateConfig) -> dict:
         "steps": steps,
         "seed": config.seed,
         "seconds": seconds,
-        "device": str(device),
+        "device": str(diffusion.device),
+        "precision": str(diffusion.precision).removeprefix("torch."),
         "features": config.features,
         "compared": count,
-        "samples": compare("some samples"),
-        "real": compare("other half"),
-        "frechet_distance_all": metrics.frechet_distance(statistics["samples"], statistics["real"]),
+        "samples": metrics.compare(some_samples, half, subset_size),
+        "real": metrics.compare(other_half, half, subset_size),
+        "frechet_distance_all": metrics.frechet_distance(all_samples, all_real),
         "nearest": copies._asdict(),
         "prediction": diffusion.prediction,
-        "loss": [level._asdict() for level in losses(real)],
-        "held_out_loss": None if unseen is None else [x._asdict() for x in losses(unseen)],
+        "loss": losses(real),
+        "held_out_loss": None if unseen is None else losses(unseen),
     }
 
 
+def timed_batches(
+    diffusion: "GaussianDiffusion", steps: int, config: EvaluateConfig
+) -> "Iterator[tuple[Tensor, float]]":
+    """Batches of samples, uint8, (n, C, H, W), each with the seconds that it took.
+
+    They are rounded to 8 bits like the real images, because rounding alone changes features (Parmar
+    et al. 2022, arXiv 2104.11222).
+    """
+    from diffusion_lib.images.pixels import to_pixels
+    from diffusion_lib.sampling import sample_batches
+
+    how = {"sampler": config.sampler, "steps": steps, "seed": config.seed}
+    how |= {"batch_size": config.batch_size, "progress": True}
+    started = time.perf_counter()
+    for batch in sample_batches(diffusion, config.num_images, **how):
+        elapsed = time.perf_counter() - started
+        if not batch.isfinite().all():
+            raise InputError("the model's samples are not finite: its training has diverged")
+        yield to_pixels(batch), elapsed
+        started = time.perf_counter()
+
+
 def table(numbers: dict) -> str:
-    """What `measure` found, for people to read."""
+    """The numbers of `measure` as a text table."""
     ours, theirs, near = (numbers[key] for key in ("samples", "real", "nearest"))
     held_out = numbers["held_out_images"]
     channels, size, _ = numbers["image_shape"]
@@ -197,9 +200,10 @@ def table(numbers: dict) -> str:
         f"{'grey' if channels == 1 else 'colour'}",
         f"samples       {count} of {numbers['model']}, by {numbers['sampler']} in "
         f"{numbers['steps']} steps, seed {numbers['seed']}",
-        f"sampling      {numbers['seconds']:.1f} s on {numbers['device']}, {rate:.1f} images/s",
-        f"features      of {numbers['features']}; {numbers['compared']} images against "
-        f"{numbers['compared']} real ones, other real ones for comparison",
+        f"sampling      {numbers['seconds']:.1f} s on {numbers['device']} in "
+        f"{numbers['precision']}, {rate:.1f} images/s",
+        f"features      {numbers['features']}; {numbers['compared']} samples, and as many other "
+        f"real images, against {numbers['compared']} real images",
         "",
         row("", "samples", "real"),
         row("Frechet distance", *(f"{x['frechet_distance']:.2f}" for x in (ours, theirs))),
@@ -207,7 +211,7 @@ def table(numbers: dict) -> str:
             "kernel distance x 1000",
             *(f"{1000 * x['kernel_distance']:.2f}" for x in (ours, theirs)),
         ),
-        row("  spread", *(f"{1000 * x['kernel_spread']:.2f}" for x in (ours, theirs))),
+        row("  standard deviation", *(f"{1000 * x['kernel_std']:.2f}" for x in (ours, theirs))),
         row("precision", *(f"{x['precision']:.3f}" for x in (ours, theirs))),
         row("recall", *(f"{x['recall']:.3f}" for x in (ours, theirs))),
         row(f"Frechet distance, {count} to all {total}", f"{numbers['frechet_distance_all']:.2f}"),

@@ -1,4 +1,4 @@
-"""Features of images, by networks that were trained for something else, and their statistics.
+"""Features of images, from networks trained to recognise objects, and their statistics.
 
 real, fake = FeatureStatistics(), FeatureStatistics()
 for batch in ...:
@@ -23,7 +23,7 @@ Features = Callable[[Tensor], Tensor]
 
 
 def efficientnet_features(device: torch.device | str = "cpu") -> Features:
-    """What EfficientNet-Lite0 sees in an image; its weights (ImageNet) come in a Python package.
+    """The last features of EfficientNet-Lite0; its weights (ImageNet) come in a Python package.
 
     Source: Tan & Le 2019 (arXiv 1905.11946), in the variant without squeeze and excitation.
 
@@ -123,7 +123,7 @@ class FeatureStatistics:
             wanted = f"(N, {len(self.mean)})" if self.count else "(N, D)"
             raise InputError(f"features must have the shape {wanted}, not {tuple(features.shape)}")
         if not features.isfinite().all():
-            raise InputError("some features are infinite or not numbers: look at the images")
+            raise InputError("some features are not finite: look at the images")
         if len(features) == 0:
             return self
         features = features.detach().cpu()
@@ -135,15 +135,15 @@ class FeatureStatistics:
         # Chan et al. 1979: two sets' scatter around their own means, and that between the means
         total = self.count + len(batch)
         mean = batch.mean(dim=0)
-        gap, centred = mean - self.mean, batch - mean
-        self.scatter += centred.T @ centred
+        gap, centered = mean - self.mean, batch - mean
+        self.scatter += centered.T @ centered
         self.scatter += torch.outer(gap, gap) * self.count * len(batch) / total
         self.mean = self.mean + gap * len(batch) / total
         # reservoir sampling (Vitter 1985, algorithm R): row i replaces one of those kept with
         # probability keep / (i + 1)
-        room = self.keep - len(self.rows)
-        self.rows = torch.cat([self.rows, features[:room].float()])
-        for i in range(room, len(features)):
+        free = self.keep - len(self.rows)
+        self.rows = torch.cat([self.rows, features[:free].float()])
+        for i in range(free, len(features)):
             place = torch.randint(self.count + i + 1, (), generator=self.generator).item()
             if place < self.keep:
                 self.rows[place] = features[i]

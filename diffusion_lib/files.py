@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and read without running code; bundled files."""
+"""Files: written completely or not at all, and read without running code; bundled files."""
 
 import os
 import warnings
@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 from diffusion_lib.errors import InputError
+
+FORMAT = 2  # of the checkpoints that this version writes
 
 
 def save_file(content: dict | bytes, path: str | Path) -> None:
@@ -51,13 +53,85 @@ def load_file(path: str | Path) -> dict:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd pickles, which are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the bytes of a damaged file lead it to
+    except Exception as error:  # a damaged file can raise anything
         raise InputError(
             f"{path} is not a checkpoint, or is damaged, or holds code, which is never run"
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"{path} does not hold a model of Simple Diffusion")
     return content
+
+
+def load_checkpoint(path: str | Path) -> dict:
+    """Read a model or a run, also of an earlier version or of the original Simple Diffusion.
+
+    Raises:
+        InputError: no such file, not such a file, or one from a newer version.
+    """
+    checkpoint = load_file(path)
+    if "model_state_dict" in checkpoint:
+        return from_original(checkpoint, path)
+    if checkpoint.get("format") == 1:
+        return from_format_1(checkpoint, path)
+    if checkpoint.get("format", FORMAT) != FORMAT:
+        raise InputError(
+            f"{path} has format {checkpoint['format']}, newer than this version reads "
+            f"({FORMAT}): update Simple Diffusion"
+        )
+    return checkpoint
+
+
+def from_original(checkpoint: dict, path: str | Path) -> dict:
+    """A `.pth` of the original Simple Diffusion, as one of ours."""
+    try:
+        name, timesteps, start, end, image_size = (
+            checkpoint[key] for key in ("schedule", "timesteps", "start", "end", "image_size")
+        )
+    except KeyError as error:
+        raise InputError(f"{path} does not hold a model of Simple Diffusion: no {error}") from error
+    return {
+        "format": FORMAT,
+        "network": {"kind": "original", "image_size": image_size},
+        "schedule": {
+            "name": name,
+            "timesteps": timesteps,
+            "beta_start": start,
+            "beta_end": end,
+        },
+        "prediction": "epsilon",
+        "weights": checkpoint["model_state_dict"],
+    }
+
+
+def from_format_1(checkpoint: dict, path: str | Path) -> dict:
+    """A checkpoint from before some names changed, as one of today."""
+
+    def renamed(values: dict, **names: str) -> dict:
+        return {names.get(key, key): value for key, value in values.items()}
+
+    def weights(state: dict) -> dict:
+        parts = {"halvings": "downsamplers", "doublings": "upsamplers"}
+        split = {key: key.split(".", 1) for key in state}
+        return {".".join([parts.get(p[0], p[0]), *p[1:]]): state[key] for key, p in split.items()}
+
+    if missing := {"schedule", "weights"} - checkpoint.keys():
+        raise InputError(f"{path} does not hold a model of Simple Diffusion: no {min(missing)}")
+    checkpoint = {
+        **checkpoint,
+        "format": FORMAT,
+        "schedule": renamed(checkpoint["schedule"], start="beta_start", end="beta_end"),
+        "weights": weights(checkpoint["weights"]),
+    }
+    if "training" in checkpoint:
+        training = renamed(checkpoint["training"], optimiser="optimizer")
+        training["weights"] = weights(training["weights"])
+        config = dict(training["config"])
+        config["steps"] = config.get("steps") or None
+        if not config.get("continuous"):  # an option that is gone
+            config.pop("continuous", None)
+        training["config"] = config
+        checkpoint["training"] = training
+    return checkpoint
 
 
 def first_line(error: BaseException) -> str:

@@ -1,9 +1,10 @@
-"""How good are samples? Distances between sets of images, copies, and the loss by noise level.
+"""How good are samples? Distances between sets of images, copies, and the loss by timestep.
 
 A distance has a meaning only beside others made with the same features and as many samples.
 """
 
 import statistics
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -12,9 +13,8 @@ from torch import Tensor
 from diffusion_lib.diffusion import GaussianDiffusion
 from diffusion_lib.errors import InputError
 from diffusion_lib.features import FeatureStatistics
-from diffusion_lib.images.pixels import to_images, to_pixels
-
-# Distances between two sets of features
+from diffusion_lib.images.pixels import to_images
+from diffusion_lib.neighbors import nearest
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
@@ -23,7 +23,7 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
 
         |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))
 
-    It is the smaller, the more samples there are: compare only at the same number.
+    It falls with the number of samples: compare only at the same number.
 
     Raises:
         InputError: fewer than two samples, or features of two kinds.
@@ -40,23 +40,17 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     return max(0.0, distance.item())  # below 0 only by rounding
 
 
-class KernelDistance(NamedTuple):
-    """mean: the estimate. spread: standard deviation between the subsets."""
-
-    mean: float
-    spread: float
-
-
 def kernel_distance(
     a: Tensor, b: Tensor, subsets: int = 50, subset_size: int = 500, seed: int = 0
-) -> KernelDistance:
+) -> "KernelDistance":
     """Unbiased squared maximum mean discrepancy (Binkowski et al. 2018, arXiv 1801.01401, eq. 4),
     with the kernel k(x, y) = (x . y / D + 1)^3, as a mean over random subsets.
 
         mean of k(a, a') over a != a'  +  mean of k(b, b') over b != b'  -  2 mean of k(a, b)
 
     It does not depend on the number of samples, and is below 0 as often as above where both sets
-    are of one kind. The spread says something only if subsets are smaller than the sets.
+    are of one kind. The standard deviation means something only if subsets are smaller than the
+    sets.
 
     Args:
         a, b: features, shapes (N, D) and (M, D).
@@ -78,8 +72,8 @@ def kernel_distance(
         x, y = some(a), some(b)
         within = [(k.sum() - k.trace()) / (size * (size - 1)) for k in (kernel(x, x), kernel(y, y))]
         estimates.append((within[0] + within[1] - 2 * kernel(x, y).mean()).item())
-    spread = statistics.stdev(estimates) if subsets > 1 else 0.0
-    return KernelDistance(statistics.fmean(estimates), spread)
+    std = statistics.stdev(estimates) if subsets > 1 else 0.0
+    return KernelDistance(statistics.fmean(estimates), std)
 
 
 def kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -87,26 +81,20 @@ def kernel(x: Tensor, y: Tensor) -> Tensor:
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
-class PrecisionRecall(NamedTuple):
-    """precision: share of fakes that could be real. recall: share of reals that could be fakes."""
-
-    precision: float
-    recall: float
-
-
 def precision_recall(
     real: Tensor, fake: Tensor, k: int = 3, chunk_size: int = 1000
-) -> PrecisionRecall:
+) -> "PrecisionRecall":
     """Are samples like real images, and are there samples like each of these? (Kynkaanniemi et al.
     2019, arXiv 1904.06991, eq. 1 and 2)
 
     Each set is taken for the region of the balls around its points that just reach their k-th
-    nearest neighbour. Precision is the share of fakes in the region of the reals, recall the share
-    of reals in that of the fakes. Both depend on the numbers: compare only at the same ones.
+    nearest neighbour. Precision is the fraction of fakes in the region of the reals, recall the
+    fraction of reals in that of the fakes. Both depend on how many there are: compare only at the
+    same numbers.
 
     Args:
         real, fake: features, shapes (N, D) and (M, D).
-        chunk_size: rows that are compared with all others at a time.
+        chunk_size: rows compared with all others at a time.
 
     Raises:
         InputError: not more than k samples on either side, or features of two kinds.
@@ -126,14 +114,47 @@ def precision_recall(
         chunks = points.split(chunk_size)
         return torch.cat([distances(some, points).kthvalue(k + 1).values for some in chunks])
 
-    def share_within(points: Tensor, region: Tensor) -> float:
+    def fraction_within(points: Tensor, region: Tensor) -> float:
         reach = radii(region)
         chunks = points.split(chunk_size)
         return sum(
             (distances(some, region) <= reach).any(dim=1).sum().item() for some in chunks
         ) / len(points)
 
-    return PrecisionRecall(share_within(fake, real), share_within(real, fake))
+    return PrecisionRecall(fraction_within(fake, real), fraction_within(real, fake))
+
+
+# --------------------------------------------------------------------------------------------------
+# Also here: what these return, all distances at once, and features that do not fit
+
+
+class KernelDistance(NamedTuple):
+    """mean: the estimate. std: standard deviation between the subsets."""
+
+    mean: float
+    std: float
+
+
+class PrecisionRecall(NamedTuple):
+    """precision: fraction of fakes that could be real. recall: of reals that could be fakes."""
+
+    precision: float
+    recall: float
+
+
+def compare(
+    samples: FeatureStatistics, real: FeatureStatistics, subset_size: int = 500
+) -> dict[str, float]:
+    """Every distance between samples and real images, by its name."""
+    mmd = kernel_distance(samples.rows, real.rows, subset_size=subset_size)
+    precision, recall = precision_recall(real.rows, samples.rows)
+    return {
+        "frechet_distance": frechet_distance(samples, real),
+        "kernel_distance": mmd.mean,
+        "kernel_std": mmd.std,
+        "precision": precision,
+        "recall": recall,
+    }
 
 
 def require_same_width(a: Tensor, b: Tensor) -> None:
@@ -144,113 +165,17 @@ def require_same_width(a: Tensor, b: Tensor) -> None:
         )
 
 
-# Copies
+# --------------------------------------------------------------------------------------------------
+# Also here: copies of training images
 
 
-class Nearest(NamedTuple):
-    """For each image its nearest among others.
-
-    distance: root mean square over all pixels, on the scale of -1 to 1, float32, shape (N,).
-    number: which of the others it is, shape (N,).
-    """
-
-    distance: Tensor
-    number: Tensor
-
-
-@torch.no_grad()
-def nearest(
-    images: Tensor,
-    among: Tensor,
-    exclude_self: bool | Tensor = False,
-    device: torch.device | str = "cpu",
-    chunk_bytes: int = 2**26,
-) -> Nearest:
-    """The nearest of many images to each image, pixel by pixel, as 8 bits show them.
-
-    Distances are exact: between copies they are 0.
-
-    Args:
-        images: uint8, or floats in [-1, 1], shape (N, C, H, W).
-        among: uint8, or floats in [-1, 1], shape (M, C, H, W); it may be mapped from a file.
-        exclude_self: True where both are one set, so that no image is its own nearest. Where
-            images are only some of `among`: the number that each has there, shape (N,).
-        device: where to compute.
-        chunk_bytes: about what a chunk takes of the device's memory.
-
-    Raises:
-        InputError: no images, or images of two shapes.
-    """
-    if len(images) == 0 or len(among) == 0 or images.shape[1:] != among.shape[1:]:
-        raise InputError(
-            "nearest images need images of one shape on either side, not "
-            f"{tuple(images.shape)} and {tuple(among.shape)}"
-        )
-    if exclude_self is True:
-        exclude_self = torch.arange(len(images))
-    own = None if exclude_self is False else exclude_self.to(device)
-    if own is not None and (len(own) != len(images) or len(among) < 2):
-        raise InputError(
-            f"{len(images)} images that are not to meet themselves need as many numbers, and at "
-            f"least two images to be among, not {len(own)} and {len(among)}"
-        )
-    rows = max(1, chunk_bytes // (4 * images[0].numel()))
-    found = [
-        nearest_of_chunk(
-            images[first : first + rows],
-            among,
-            None if own is None else own[first : first + rows],
-            rows,
-            device,
-        )
-        for first in range(0, len(images), rows)
-    ]
-    return Nearest(*(torch.cat(parts) for parts in zip(*found, strict=True)))
-
-
-def nearest_of_chunk(
-    images: Tensor, among: Tensor, own: Tensor | None, rows: int, device: torch.device | str
-) -> Nearest:
-    """`nearest` for as many images as are looked at together; `own` are their numbers in among.
-
-    A matrix product gives all squared distances fast, but only up to rounding. So it proposes four,
-    and these are then subtracted pixel by pixel.
-    """
-    x = as_rows(images, device)  # (n, D)
-    best = torch.empty(len(x), 0, device=device)
-    numbers = torch.empty(len(x), 0, dtype=torch.long, device=device)
-    for first in range(0, len(among), rows):
-        y = as_rows(among[first : first + rows], device)  # (m, D)
-        squares = torch.addmm(y.square().sum(dim=1), x, y.T, alpha=-2)  # (n, m), less |x|^2
-        here = torch.arange(first, first + len(y), device=device).expand_as(squares)
-        if own is not None:
-            squares = squares.masked_fill(here == own[:, None], torch.inf)
-        best, numbers = torch.cat([best, squares], dim=1), torch.cat([numbers, here], dim=1)
-        best, places = best.topk(min(4, best.shape[1]), largest=False)
-        numbers = numbers.gather(1, places)
-    exact = torch.stack(
-        [
-            (x - as_rows(among[some.to(among.device)], device)).square().mean(dim=1).sqrt()
-            for some in numbers.T
-        ],
-        dim=1,
-    ).masked_fill(best.isinf(), torch.inf)  # (n, 4)
-    distance, place = exact.min(dim=1)
-    return Nearest(distance.cpu(), numbers.gather(1, place[:, None])[:, 0].cpu())
-
-
-def as_rows(images: Tensor, device: torch.device | str) -> Tensor:
-    """Images as 8 bits show them: (N, C, H, W) -> (N, C H W) in [-1, 1], float32."""
-    return to_images(to_pixels(images).to(device)).flatten(1)
-
-
-class Memorisation(NamedTuple):
+class Memorization(NamedTuple):
     """Are samples nearer to the training images than real images are that were not trained on?
 
     samples: median distance of a sample to the nearest training image.
     held_out: that of a held-out image.
-    copies: share of samples that are at most as far as the nearest 1% of held-out images. About
-        0.01 if the model has learnt nothing by heart.
+    copies: fraction of samples that are at most as far as the nearest 1% of held-out images. About
+        0.01 if the model has memorised nothing.
     """
 
     samples: float
@@ -258,13 +183,13 @@ class Memorisation(NamedTuple):
     copies: float
 
 
-def memorisation(
+def memorization(
     samples: Tensor,
     training: Tensor,
     held_out: Tensor | None = None,
     device: torch.device | str = "cpu",
     seed: int = 0,
-) -> Memorisation:
+) -> Memorization:
     """Compare distances to the nearest training image (see `nearest`): of samples, and of real
     images that the model has not seen.
 
@@ -283,14 +208,15 @@ def memorisation(
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(training), generator=generator)[:10_000]
         theirs = nearest(training[chosen], training, chosen, device).distance
-    share = (ours <= theirs.quantile(0.01)).double().mean()
-    return Memorisation(ours.median().item(), theirs.median().item(), share.item())
+    copies = (ours <= theirs.quantile(0.01)).double().mean()
+    return Memorization(ours.median().item(), theirs.median().item(), copies.item())
 
 
-# The loss
+# --------------------------------------------------------------------------------------------------
+# Also here: where in the timesteps a model is good
 
 
-class NoiseLevel(NamedTuple):
+class TimestepLoss(NamedTuple):
     """The mean loss at timesteps first..last, both included."""
 
     first: int
@@ -299,56 +225,54 @@ class NoiseLevel(NamedTuple):
 
 
 @torch.no_grad()
-def loss_per_noise_level(
+def loss_by_timestep(
     diffusion: GaussianDiffusion,
     images: Tensor,
-    levels: int = 10,
+    bins: int = 10,
     batch_size: int = 64,
     seed: int = 0,
-) -> list[NoiseLevel]:
-    """Where is a model good? Its loss in equal parts of the timesteps, from faint noise to strong.
+) -> list[TimestepLoss]:
+    """The loss in equal ranges of the timesteps, from least noise to most: where is a model good?
 
-    Every image meets every level once, at a timestep and with a noise that depend on the seed and
-    the number of the image only: so two models with one prediction and schedule compare.
+    Every image is noised once for each bin, at a timestep and with a noise that depend only on the
+    seed and the number of the image: so two models with one prediction and schedule compare.
 
     Args:
         diffusion: a model; the loss is of what it predicts, see `GaussianDiffusion.loss`.
-        images: uint8, or floats in [-1, 1], shape (N, ...).
-        levels: how many parts, 1 to T.
+        images: uint8, or floats in [-1, 1], (N, ...).
+        bins: how many ranges, 1 to T.
 
     Raises:
-        InputError: no images, or more levels than timesteps.
+        InputError: no images, or more bins than timesteps.
     """
     timesteps = diffusion.schedule.timesteps
-    if not 1 <= levels <= timesteps:
-        raise InputError(f"levels must be 1 to {timesteps}, the timesteps, not {levels}")
+    if not 1 <= bins <= timesteps:
+        raise InputError(f"bins must be 1 to {timesteps}, the timesteps, not {bins}")
     if len(images) == 0:
-        raise InputError("the loss of a noise level needs at least one image")
+        raise InputError("the loss by timestep needs at least one image")
     if batch_size < 1:
         raise InputError(f"the batch size must be at least 1, not {batch_size}")
-    device = next((weights.device for weights in diffusion.parameters()), images.device)
     was_training = diffusion.training
     diffusion.eval()
     generator = torch.Generator().manual_seed(seed)
-    edges = [timesteps * level // levels for level in range(levels + 1)]
-    sums = [0.0] * levels
+    edges = [timesteps * number // bins for number in range(bins + 1)]
+    sums = [0.0] * bins
     for first in range(0, len(images), batch_size):
-        x0 = to_images(images[first : first + batch_size]).to(device)
-        draws = [draw_noise(x0, levels, generator) for _ in range(len(x0))]
-        noise = torch.stack([noise for noise, _ in draws]).to(device)  # (n, levels, ...)
-        places = torch.stack([place for _, place in draws]).to(device)  # (n, levels), 0..1
-        for level in range(levels):
-            width = edges[level + 1] - edges[level]
-            t = edges[level] + (places[:, level] * width).long()
-            sums[level] += diffusion.loss(x0, t, noise[:, level]).item() * len(x0)
+        x0 = to_images(images[first : first + batch_size]).to(diffusion.device)
+        draws = [draw_noise(x0, bins, generator) for _ in range(len(x0))]
+        noise = torch.stack([noise for noise, _ in draws]).to(x0)  # (n, bins, ...)
+        places = torch.stack([place for _, place in draws]).to(x0.device)  # (n, bins), 0..1
+        for number, (start, end) in enumerate(pairwise(edges)):
+            t = start + (places[:, number] * (end - start)).long()  # (n,)
+            sums[number] += diffusion.loss(x0, t, noise[:, number]).item() * len(x0)
     diffusion.train(was_training)
     return [
-        NoiseLevel(edges[level], edges[level + 1] - 1, sums[level] / len(images))
-        for level in range(levels)
+        TimestepLoss(start, end - 1, total / len(images))
+        for (start, end), total in zip(pairwise(edges), sums, strict=True)
     ]
 
 
-def draw_noise(x0: Tensor, levels: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """For one image: a noise for each level, (levels, ...), and where in the level, (levels,)."""
-    noise = torch.randn(levels, *x0.shape[1:], generator=generator, dtype=x0.dtype)
-    return noise, torch.rand(levels, generator=generator)
+def draw_noise(x0: Tensor, bins: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """For one image: a noise for each bin, (bins, ...), and where in the bin, (bins,), 0..1."""
+    noise = torch.randn(bins, *x0.shape[1:], generator=generator, dtype=x0.dtype)
+    return noise, torch.rand(bins, generator=generator)

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from torchvision.utils import make_grid
 from diffusion_lib.images.pixels import to_pixels
 from diffusion_lib.samplers import Step
 from diffusion_lib.schedules import NoiseSchedule
-from diffusion_lib.training import Report
+
+if TYPE_CHECKING:
+    from diffusion_lib.training import Report
 
 
 class Picture(Figure):
@@ -165,7 +168,7 @@ def image_rows(
 
 
 def denoising_strip(noise: Tensor, steps: Sequence[Step], stages: int = 10) -> Picture:
-    """How the first image of a batch came out of the noise, in `stages` pictures and two rows.
+    """How the first image of a batch was denoised: x_t and the predicted clean image.
 
     Args:
         noise: x_T, shape (N, C, H, W).
@@ -184,17 +187,17 @@ def denoising_strip(noise: Tensor, steps: Sequence[Step], stages: int = 10) -> P
         rows[1, column].imshow(as_array(steps[min(i, len(steps) - 1)].x0[0]))
     for axes in rows.flat:
         axes.set(xticks=[], yticks=[])
-    rows[0, 0].set_ylabel("image so far")
-    rows[1, 0].set_ylabel("its guess\nof the end")
+    rows[0, 0].set_ylabel("x_t")
+    rows[1, 0].set_ylabel("predicted\nclean image")
     return figure
 
 
 def schedule_curves(schedules: Iterable[NoiseSchedule]) -> Picture:
-    """betas, alpha_bars and log-SNR of some schedules over the share t/T of the way."""
+    """betas, alpha_bars and log-SNR of schedules, over t / T."""
     figure = Picture(figsize=(11, 3.2), layout="constrained")
     panels = (
-        ("betas", "beta: noise added by a step"),
-        ("alpha_bars", "alpha_bar: share of the image left"),
+        ("betas", "beta: variance of the noise of a step"),
+        ("alpha_bars", "alpha_bar: variance of the image left"),
         ("log_snr", "log signal-to-noise ratio"),
     )
     all_axes = figure.subplots(1, 3)
@@ -210,7 +213,7 @@ def schedule_curves(schedules: Iterable[NoiseSchedule]) -> Picture:
     return figure
 
 
-def loss_curve(reports: Sequence[Report], title: str = "") -> Picture:
+def loss_curve(reports: Sequence["Report"], title: str = "") -> Picture:
     """Loss over steps."""
     figure = Picture(figsize=(6, 3.2), layout="constrained")
     axes = figure.add_subplot()

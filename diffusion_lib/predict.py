@@ -1,11 +1,10 @@
 """Make new images with a trained model: python -m diffusion_lib.predict MODEL"""
 
 import sys
-from itertools import islice
 from pathlib import Path
 
 from diffusion_lib.cli import Parser, run
-from diffusion_lib.config import PredictConfig
+from diffusion_lib.config import BUNDLED_NAMES, PredictConfig
 from diffusion_lib.errors import InputError
 
 
@@ -13,7 +12,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="predict", description="Make new images with a trained model.")
     parser.add_argument(
         "MODEL",
-        help="a .pth of train or of the original project, or faces, digits or brains (bundled)",
+        help=f"a .pth of train or of the original project, or a bundled model: {BUNDLED_NAMES}",
     )
     parser.add_options(PredictConfig)
     return parser
@@ -24,42 +23,30 @@ def main(arguments: list[str] | None = None) -> None:
     model = chosen.pop("MODEL")
     config = PredictConfig(**chosen)
     if Path(config.name).name != config.name:
-        raise InputError(f"--name must be a plain name, not {config.name!r}: --output says where")
+        raise InputError(
+            f"--name must not contain a folder: {config.name!r}; use --output for the folder"
+        )
 
     import torch
 
+    from diffusion_lib.devices import find_device, find_precision, prepare
     from diffusion_lib.diffusion import GaussianDiffusion
     from diffusion_lib.plots import denoising_strip, save_grid, save_image
-    from diffusion_lib.samplers import (
-        SAMPLERS,
-        initial_noise,
-        sample_batches,
-        step_generator,
-        usual_steps,
-    )
-    from diffusion_lib.training import find_device
+    from diffusion_lib.sampling import sample_batches, trajectory
 
-    device = find_device(config.device)
+    device = prepare(find_device(config.device))
     diffusion = GaussianDiffusion.load(model, device)
+    diffusion.precision = find_precision(config.precision, device)
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
     seed = torch.seed() % 2**32 if config.seed < 0 else config.seed
-    steps = config.steps or usual_steps(config.sampler, diffusion.schedule.timesteps)
-    settings = {"clip": {"cut": True, "dynamic": "dynamic", "off": False}[config.clip]}
-    if config.spacing != "auto":
-        settings["spacing"] = config.spacing
+    how = {"sampler": config.sampler, "steps": config.steps, "seed": seed}
+    how |= {"clip": config.clip, "spacing": config.spacing}
 
     first = number = first_free_number(folder, config.name)
     images = []
     for batch in sample_batches(
-        diffusion,
-        config.num_images,
-        sampler=config.sampler,
-        steps=steps,
-        batch_size=config.batch_size,
-        seed=seed,
-        progress=True,
-        **settings,
+        diffusion, config.num_images, batch_size=config.batch_size, progress=True, **how
     ):
         for image in batch:
             save_image(image, folder / f"{config.name}{number}.{config.format}")
@@ -70,17 +57,12 @@ def main(arguments: list[str] | None = None) -> None:
     if config.grid:
         path = free_path(folder / f"{config.name}_grid.{config.format}")
         save_grid(torch.cat(images), path)
-        print(f"all of them together: {path}")
+        print(f"all of them in one picture: {path}")
     if config.strip:
         path = free_path(folder / f"{config.name}_strip.png")
-        first_batch = islice(
-            initial_noise(diffusion, seed), min(config.batch_size, config.num_images)
-        )
-        noise = torch.stack(list(first_batch)).to(device)
-        generator = step_generator(seed, device)
-        way = list(SAMPLERS[config.sampler](diffusion, noise, steps, generator, **settings))
-        denoising_strip(noise, way).savefig(path)
-        print(f"from noise to the first: {path}")
+        noise, steps = trajectory(diffusion, min(config.batch_size, config.num_images), **how)
+        denoising_strip(noise, steps).savefig(path)
+        print(f"from noise to the first image: {path}")
 
 
 def first_free_number(folder: Path, name: str) -> int:

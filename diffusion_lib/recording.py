@@ -1,11 +1,10 @@
-"""What a run leaves on disk: samples, denoising plots, a log of numbers, and checkpoints."""
+"""What a run writes to disk: samples, denoising plots, a log of numbers, and checkpoints."""
 
 import json
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from diffusion_lib import distributed
 from diffusion_lib.files import save_file
 from diffusion_lib.images.pixels import to_pixels
 from diffusion_lib.plots import denoising_strip, save_grid
-from diffusion_lib.samplers import SAMPLERS, initial_noise, step_generator, usual_steps
+from diffusion_lib.sampling import trajectory
 from diffusion_lib.stopping import stop_on_signals
 from diffusion_lib.training import Report, Trainer
 
@@ -25,28 +24,27 @@ CONSTANT = 0.01  # images whose pixels vary less, of 2 from black to white, show
 
 
 def record(trainer: Trainer, name: str, folder: str | Path = ".") -> Iterator[Report]:
-    """Run a trainer, pass its reports on, and write down what they say.
+    """Run a trainer, yield its reports, and save them.
 
     At every report: a line of numbers in folder/runs/name/stats.jsonl, and the same for TensorBoard
     beside it, with the settings at the start of the run.
-    After every epoch: samples in folder/out/name_epoch_001.png, how one of them came out of the
-    noise in folder/plot/name_epoch_001.png, and folder/autosave.pth, to go on from. That is written
-    inside an epoch, too, when the last one is `autosave_minutes` old.
+    After every epoch: samples in folder/out/name_epoch_001.png, how one of them was
+    denoised in folder/plot/name_epoch_001.png, and folder/autosave.pth, to resume from. It is also
+    written within an epoch, when the last one is `autosave_minutes` old.
     At the end: autosave.pth once more, and the averaged model alone as folder/name.pth.
 
-    A `break`, Ctrl-C, the stop button of a notebook and SIGTERM end the run after the step that is
-    under way, with all that belongs to the end. Where several processes train together, the first
-    one writes.
+    A `break`, Ctrl-C, the stop button of a notebook and SIGTERM end the run after the current step,
+    and everything is saved as at the end. Of several processes, rank 0 writes.
     """
     with stop_on_signals(trainer):
         if distributed.rank() == 0:
-            yield from write_down(trainer, name, Path(folder))
+            yield from _record_rank_zero(trainer, name, Path(folder))
         else:
             yield from trainer
 
 
-def write_down(trainer: Trainer, name: str, folder: Path) -> Iterator[Report]:
-    """`record` for the process that writes."""
+def _record_rank_zero(trainer: Trainer, name: str, folder: Path) -> Iterator[Report]:
+    """`record` in the process that writes."""
     config = trainer.config
     log = Log(trainer, folder / "runs" / name)
     saved = time.monotonic()
@@ -61,7 +59,7 @@ def write_down(trainer: Trainer, name: str, folder: Path) -> Iterator[Report]:
                 draw_samples(trainer, f"{name}_epoch_{report.epoch:03d}.png", folder, log)
             yield report
     except GeneratorExit:
-        pass  # a `break` in the loop that we feed: an end like any other
+        pass  # a `break` in the caller's loop ends the run like any other end
     trainer.save(folder / AUTOSAVE, name=name)
     trainer.average.save(folder / f"{name}.pth")
     log.close()
@@ -70,7 +68,7 @@ def write_down(trainer: Trainer, name: str, folder: Path) -> Iterator[Report]:
 class Log:
     """The numbers of a run: folder/stats.jsonl, and unless it is disabled, TensorBoard's files.
 
-    What a run that is resumed wrote after its last checkpoint is dropped: those steps come again.
+    When a run is resumed, lines after its checkpoint are dropped: those steps come again.
     """
 
     def __init__(self, trainer: Trainer, folder: Path):
@@ -86,10 +84,10 @@ class Log:
                 self.tensorboard.file_writer.add_summary(part)
 
     def add(self, report: Report) -> None:
-        """Write down a report."""
+        """Append a report."""
         numbers = asdict(report)
-        levels = numbers.pop("loss_by_level")
-        numbers |= {f"loss_by_level/{number}": loss for number, loss in enumerate(levels)}
+        quarters = numbers.pop("loss_quarters")
+        numbers |= {f"loss_q{number}": loss for number, loss in enumerate(quarters)}
         with open(self.stats, "a") as file:
             file.write(json.dumps(numbers).replace("NaN", "null") + "\n")  # json knows no NaN
         if self.tensorboard:
@@ -107,13 +105,9 @@ class Log:
 
 
 def draw_samples(trainer: Trainer, file: str, folder: Path, log: Log, count: int = 16) -> None:
-    """Sample from the averaged model: always from the same noise, so that epochs compare."""
+    """Samples of the averaged model, always from the same noise, so that epochs compare."""
     config = trainer.config
-    noise = torch.stack(list(islice(initial_noise(trainer.average, config.seed), count)))
-    noise = noise.to(trainer.device)
-    number = config.steps or usual_steps(config.sampler, config.timesteps)
-    generator = step_generator(config.seed, trainer.device)
-    steps = list(SAMPLERS[config.sampler](trainer.average, noise, number, generator))
+    noise, steps = trajectory(trainer.average, count, config.sampler, config.steps, config.seed)
     (folder / "out").mkdir(parents=True, exist_ok=True)
     (folder / "plot").mkdir(parents=True, exist_ok=True)
     save_grid(steps[-1].x, folder / "out" / file)
@@ -121,7 +115,7 @@ def draw_samples(trainer: Trainer, file: str, folder: Path, log: Log, count: int
     log.add_samples(steps[-1].x, trainer.step)
     if steps[-1].x.flatten(2).std(dim=2).max() < CONSTANT:
         warnings.warn(
-            f"after step {trainer.step} all samples are of one colour: look at "
-            f"{folder / 'plot' / file} and at the loss, and if it stays so, lower --lr",
+            f"after step {trainer.step} every sample is a single colour: look at "
+            f"{folder / 'plot' / file} and at the loss; if that does not change, lower --lr",
             stacklevel=2,
         )

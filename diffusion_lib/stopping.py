@@ -1,4 +1,4 @@
-"""Ctrl-C, the stop button of a notebook, and SIGTERM: how they end a run without harm."""
+"""Ctrl-C, the stop button of a notebook, and SIGTERM end a run cleanly."""
 
 import signal
 import threading
@@ -13,7 +13,8 @@ from diffusion_lib.training import Trainer
 def stop_on_signals(trainer: Trainer) -> Iterator[None]:
     """Let the first SIGINT or SIGTERM end the run cleanly, and a second one act as usual.
 
-    Under torchrun a second one does nothing: it sends one to every process that had Ctrl-C already.
+    Under torchrun a second one does nothing, because torchrun passes Ctrl-C on to processes that
+    have had it already.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may change handlers

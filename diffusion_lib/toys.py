@@ -1,11 +1,14 @@
 """Data in the plane, where a whole distribution can be drawn and the ideal denoiser is known.
 
-The data is a mixture of equal bells, N(c_k, s^2 I) around centres c_1 ... c_K. The forward process
-only moves and widens the bells (Ho et al. 2020, eq. 4):
+The data is a mixture of K equal Gaussians, N(m_k, s^2 I). The forward process only moves and
+widens them (Ho et al. 2020, eq. 4):
 
-    q(x_t) = mean over k of N(sqrt(alpha_bar) c_k, (alpha_bar s^2 + 1 - alpha_bar) I)
+    q(x_t) = mean over k of N(signal m_k, (signal^2 s^2 + sigma^2) I)
 
-so the density at any timestep, and the best possible guess of x_0 from x_t, are short formulas.
+so the density at any timestep, and the posterior mean of x_0 given x_t, are short formulas.
+
+In this file signal and sigma are those of `NoiseSchedule`: floats, or tensors (N, 1), one for each
+point. With 1 and 0 they speak of the data itself.
 """
 
 import math
@@ -17,66 +20,61 @@ from diffusion_lib.schedules import NoiseSchedule
 
 
 class GaussianMixture:
-    """Equal bells around `centres`, shape (K, ...), each with standard deviation `spread`.
+    """Equal Gaussians around `means`, shape (K, ...), each with the standard deviation `std`.
 
-    Nothing here needs the plane: with images as centres and no spread, this is a training set, and
-    the ideal denoiser is the one that knows it by heart.
+    Nothing here needs the plane: with images as means and a standard deviation of 0, this is a
+    training set, and the ideal denoiser is the one that has memorised it.
     """
 
-    def __init__(self, centres: Tensor, spread: float):
-        self.centres, self.spread = centres, spread
+    def __init__(self, means: Tensor, std: float):
+        self.means, self.std = means, std
 
-    def draw(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Points, shape (count, ...), and the number of the bell that each is from, (count,)."""
-        bell = torch.randint(len(self.centres), (count,), generator=generator)
-        noise = torch.randn(count, *self.centres.shape[1:], generator=generator)
-        return self.centres[bell] + self.spread * noise, bell
+    def sample(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Points, (count, ...), and the number of the component that each is from, (count,)."""
+        component = torch.randint(len(self.means), (count,), generator=generator)
+        noise = torch.randn(count, *self.means.shape[1:], generator=generator)
+        return self.means[component] + self.std * noise, component
 
-    def log_bells(self, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
-        """log N(x_t; sqrt(alpha_bar) c_k, variance) / K for each bell k, shape (N, K).
-
-        Args:
-            x_t: shape (N, ...).
-            alpha_bar: shape (N, 1), 0 to 1; with 1 it is about the data itself.
-        """
-        variance = alpha_bar * self.spread**2 + 1 - alpha_bar  # (N, 1)
-        centres = self.centres.to(x_t).flatten(1)  # (K, D)
-        count, size = centres.shape
-        # | x - a c |^2 = |x|^2 - 2 a x.c + a^2 |c|^2, without a tensor of shape (N, K, D)
+    def log_components(
+        self, x_t: Tensor, signal: float | Tensor = 1.0, sigma: float | Tensor = 0.0
+    ) -> Tensor:
+        """log of N(x_t; signal m_k, variance I) / K for each component k. (N, ...) -> (N, K)"""
+        variance = torch.as_tensor(
+            signal**2 * self.std**2 + sigma**2, dtype=x_t.dtype
+        )  # () or (N, 1)
+        means = self.means.to(x_t).flatten(1)  # (K, D)
+        count, size = means.shape
+        # | x - a m |^2 = |x|^2 - 2 a x.m + a^2 |m|^2, without a tensor of shape (N, K, D)
         x = x_t.flatten(1)  # (N, D)
         squares = (
             x.square().sum(1, keepdim=True)
-            - 2 * alpha_bar.sqrt() * (x @ centres.T)
-            + alpha_bar * centres.square().sum(1)
+            - 2 * signal * (x @ means.T)
+            + signal**2 * means.square().sum(1)
         )
         return (
             -squares / (2 * variance) - size / 2 * (2 * math.pi * variance).log() - math.log(count)
         )
 
-    def log_density(self, x_t: Tensor, alpha_bar: float) -> Tensor:
-        """log q(x_t), shape (N,)."""
-        every = torch.full((len(x_t), 1), alpha_bar, dtype=x_t.dtype, device=x_t.device)
-        return self.log_bells(x_t, every).logsumexp(1)
+    def log_density(
+        self, x_t: Tensor, signal: float | Tensor = 1.0, sigma: float | Tensor = 0.0
+    ) -> Tensor:
+        """log q(x_t). (N, ...) -> (N,)"""
+        return self.log_components(x_t, signal, sigma).logsumexp(1)
 
-    def best_guess(self, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
-        """E[x_0 | x_t], of all guesses the one with the least squared error. Shape of x_t.
+    def posterior_mean(self, x_t: Tensor, signal: float | Tensor, sigma: float | Tensor) -> Tensor:
+        """E[x_0 | x_t], the estimate with the least mean squared error. Shape of x_t.
 
-            E[x_0 | x_t] = sum over k of w_k (c_k + g (x_t - sqrt(alpha_bar) c_k))
-            g = sqrt(alpha_bar) s^2 / variance,    w = softmax over k of log_bells
-
-        Args:
-            x_t: shape (N, ...).
-            alpha_bar: shape (N, 1).
+        E[x_0 | x_t] = sum over k of w_k (m_k + g (x_t - signal m_k))
+        g = signal s^2 / (signal^2 s^2 + sigma^2),    w = softmax over k of log_components
         """
-        signal = alpha_bar.sqrt()  # (N, 1)
-        g = signal * self.spread**2 / (alpha_bar * self.spread**2 + 1 - alpha_bar)
-        weights = self.log_bells(x_t, alpha_bar).softmax(1)  # (N, K)
-        centre = weights @ self.centres.to(x_t).flatten(1)  # (N, D)
-        return (centre + g * (x_t.flatten(1) - signal * centre)).view_as(x_t)
+        g = signal * self.std**2 / (signal**2 * self.std**2 + sigma**2)
+        weights = self.log_components(x_t, signal, sigma).softmax(1)  # (N, K)
+        mean = weights @ self.means.to(x_t).flatten(1)  # (N, D)
+        return (mean + g * (x_t.flatten(1) - signal * mean)).view_as(x_t)
 
 
 class IdealNetwork(nn.Module):
-    """The network that nobody can beat on a mixture: it answers with the expected epsilon.
+    """The best possible network for a mixture: it predicts the expected epsilon.
 
     GaussianDiffusion(IdealNetwork(mixture, schedule), schedule) is a model without any training.
     """
@@ -86,21 +84,20 @@ class IdealNetwork(nn.Module):
         self.mixture, self.schedule = mixture, schedule
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """epsilon = (x_t - sqrt(alpha_bar) E[x_0 | x_t]) / sqrt(1 - alpha_bar). Shape of x_t."""
-        x = x_t.double()  # 1 - alpha_bar and the squares want the digits
-        x0 = self.mixture.best_guess(x, self.schedule.at("alpha_bar", t, x.flatten(1)))
-        signal = self.schedule.at("sqrt_alpha_bar", t, x)
-        sigma = self.schedule.at("sqrt_one_minus_alpha_bar", t, x)
-        return ((x - signal * x0) / sigma).to(x_t.dtype)
+        """epsilon = (x_t - signal E[x_0 | x_t]) / sigma. Shape of x_t."""
+        x = x_t.double().flatten(1)  # (N, D), in float64: the squares need the digits
+        signal, sigma = self.schedule.signal(t, x), self.schedule.sigma(t, x)  # (N, 1) each
+        x0 = self.mixture.posterior_mean(x, signal, sigma)
+        return ((x - signal * x0) / sigma).to(x_t.dtype).view_as(x_t)
 
 
-def spiral(turns: float = 1.75, centres: int = 400, spread: float = 0.04) -> GaussianMixture:
+def spiral(turns: float = 1.75, components: int = 400, std: float = 0.04) -> GaussianMixture:
     """A spiral in the plane, with mean 0 and about as large as noise: two numbers as the data.
 
-    Bell 0 is at its inner end, the last one at its outer end.
+    Component 0 is at its inner end, the last one at its outer end.
     """
-    # The root gives each turn as many bells as it is long.
-    angle = 2 * math.pi * turns * torch.linspace(0.03, 1, centres).sqrt()  # (K,)
+    # The root gives each turn as many components as it is long.
+    angle = 2 * math.pi * turns * torch.linspace(0.03, 1, components).sqrt()  # (K,)
     points = angle[:, None] * torch.stack([angle.cos(), angle.sin()], 1)  # (K, 2)
     points = points - points.mean(0)
-    return GaussianMixture(points / points.std(), spread)
+    return GaussianMixture(points / points.std(), std)

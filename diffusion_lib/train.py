@@ -11,32 +11,34 @@ from functools import partial
 from pathlib import Path
 
 from diffusion_lib.cli import Parser, run
-from diffusion_lib.config import FREE_ON_RESUME, TrainConfig
+from diffusion_lib.config import BUNDLED_NAMES, FREE_ON_RESUME, TrainConfig
 from diffusion_lib.errors import InputError
 
 
 def build_parser() -> Parser:
     parser = Parser(prog="train", description="Train a diffusion model on a folder of images.")
-    parser.add_argument("NAME", help="of the model: its final weights go to NAME.pth")
-    parser.add_argument("PATH", help="a folder of images, a .zip, or faces, digits or brains")
+    parser.add_argument("NAME", help="name of the model: its final weights are saved as NAME.pth")
+    parser.add_argument(
+        "PATH", help=f"a folder of images, a .zip, or a bundled set: {BUNDLED_NAMES}"
+    )
     parser.add_options(TrainConfig)
     parser.add_argument(
-        "--folder", default=".", metavar="NAME", help="where everything is written (default: .)"
+        "--folder", default=".", metavar="NAME", help="where to save everything (default: .)"
     )
     parser.add_argument(
         "--resume",
         action="store_true",
         default=False,
-        help="go on from autosave.pth, as it was set",
+        help="resume the run in autosave.pth with its settings",
     )
     parser.add_argument(
-        "--force", action="store_true", default=False, help="start afresh, replacing what is there"
+        "--force", action="store_true", default=False, help="start again, replacing an earlier run"
     )
     parser.add_argument(
         "--dry_run",
         action="store_true",
         default=False,
-        help="say what the run would be and take, and train nothing",
+        help="print the settings, the memory and the time of the run without training",
     )
     return parser
 
@@ -47,37 +49,38 @@ def main(arguments: list[str] | None = None) -> None:
         chosen.pop(key) for key in ("NAME", "PATH", "folder", "resume", "force", "dry_run")
     )
     if name in ("", "..", "autosave") or Path(name).name != name:
-        raise InputError(f"NAME must be a plain name, not {name!r}: --folder says where")
+        raise InputError(f"NAME must not contain a folder: {name!r}; use --folder for the folder")
     config = TrainConfig(**chosen)
 
     from tqdm.auto import tqdm
 
     from diffusion_lib import distributed
     from diffusion_lib.devices import find_device
+    from diffusion_lib.diffusion import build
     from diffusion_lib.images.cache import load_images
     from diffusion_lib.recording import record
-    from diffusion_lib.training import Trainer, build
+    from diffusion_lib.training import Trainer
 
-    checkpoint = look_around(name, Path(folder), resume, force)
+    checkpoint = checkpoint_to_resume(name, Path(folder), resume, force)
     if checkpoint:
-        config = continued(checkpoint["training"]["config"], chosen)
+        config = resumed_config(checkpoint["training"]["config"], chosen)
     device = find_device(config.device)
     build(config, channels=1)  # so that a wrong setting shows before all images are read
-    distributed.join(device)
-    first = distributed.rank() == 0  # the process that speaks
+    distributed.init(device)
+    first = distributed.rank() == 0  # the process that prints
     read = partial(load_images, path, config.image_size, config.channels, config.fit)
-    pixels = distributed.one_after_the_other(partial(read, config.workers or None, progress=first))
+    pixels = distributed.rank_zero_first(partial(read, config.workers or None, progress=first))
     diffusion = build(config, channels=pixels.shape[1])
     if first:
-        warn_of_leftovers(diffusion.schedule)
+        warn_if_signal_remains(diffusion.schedule)
     trainer = Trainer(diffusion, pixels, config)
     if checkpoint:
         trainer.restore(checkpoint)
     if trainer.step >= trainer.steps:
-        raise InputError(f"all {config.epochs} epochs of {name!r} are done: ask for more --epochs")
+        raise InputError(f"all {config.epochs} epochs of {name!r} are done: choose more --epochs")
     if dry_run:
-        describe(trainer)
-        distributed.leave()
+        print_dry_run(trainer)
+        distributed.cleanup()
         return
     if first:
         print(
@@ -94,12 +97,12 @@ def main(arguments: list[str] | None = None) -> None:
     if first:
         print(f"the model is {Path(folder, name)}.pth")
         if trainer.step < trainer.steps:
-            print(f"stopped after step {trainer.step} of {trainer.steps}: go on with --resume")
-    distributed.leave()
+            print(f"stopped after step {trainer.step} of {trainer.steps}: continue with --resume")
+    distributed.cleanup()
 
 
-def describe(trainer) -> None:
-    """Say what a run would be, and what it would take; its first steps are done to time them."""
+def print_dry_run(trainer) -> None:
+    """Print what a run would do and need. Some steps are run, to time them."""
     from diffusion_lib.distributed import rank, world_size
     from diffusion_lib.estimate import flops, seconds_per_step, training_bytes
 
@@ -110,6 +113,7 @@ def describe(trainer) -> None:
     minutes = round(left * each / 60)
     if rank() > 0:
         return
+    precision = str(trainer.diffusion.precision).removeprefix("torch.")
     processes = f", {world_size()} processes" if world_size() > 1 else ""
     print(
         *(f"{option:<20}{value}" for option, value in asdict(config).items()),
@@ -117,31 +121,31 @@ def describe(trainer) -> None:
         f"{'images':<20}{len(pixels):,} of shape {tuple(pixels.shape[1:])}",
         f"{'network':<20}{sum(weights.numel() for weights in trainer.weights) / 1e6:.1f} million "
         f"weights; {operations / 1e9:.2f} GFLOP forward an image",
-        f"{'computes on':<20}{trainer.device} in {str(trainer.precision).split('.')[1]}{processes}",
+        f"{'device':<20}{trainer.device} in {precision}{processes}",
         f"{'memory':<20}about {memory / 1e9:.2g} GB",
         f"{'steps':<20}{left:,}: {trainer.steps_per_epoch:,} an epoch",
         f"{'time':<20}about {minutes // 60} h {minutes % 60} min, at {each:.3g} s a step, without "
-        "the pictures after each epoch",
-        "a dry run: nothing was trained, nothing written but decoded images",
+        "the samples after each epoch",
+        "a dry run: nothing is saved, except decoded images in the cache",
         sep="\n",
     )
 
 
-def look_around(name: str, folder: Path, resume: bool, force: bool) -> dict:
+def checkpoint_to_resume(name: str, folder: Path, resume: bool, force: bool) -> dict:
     """The checkpoint to resume from, or {} for a fresh start, if nothing is lost by it.
 
     Raises:
         InputError: there is nothing to resume, or something that would be lost.
     """
-    from diffusion_lib.files import load_file
+    from diffusion_lib.files import load_checkpoint
     from diffusion_lib.recording import AUTOSAVE
 
     autosave, final = folder / AUTOSAVE, folder / f"{name}.pth"
     if force and resume:
-        raise InputError("--resume goes on with a run and --force drops it: say only one of them")
+        raise InputError("--resume continues a run and --force replaces it: choose one of them")
     if force:
         return {}
-    checkpoint = load_file(autosave) if resume or autosave.exists() else {}
+    checkpoint = load_checkpoint(autosave) if resume or autosave.exists() else {}
     run = {"name": None, "step": 0, "steps": 1} | checkpoint.get("training", {})
     if resume:
         if run["name"] != name:
@@ -151,37 +155,42 @@ def look_around(name: str, folder: Path, resume: bool, force: bool) -> dict:
     if final.exists() or pictures:
         raise InputError(
             f"{final if final.exists() else pictures[0]} exists already: choose another name, or "
-            "say --resume to train it further, or --force to replace it"
+            "add --resume to train it further, or --force to replace it"
         )
     if checkpoint and run["step"] < run["steps"]:
         raise InputError(
-            f"{autosave} holds the unfinished run {run['name']!r}: go on with it by --resume, "
-            "choose another --folder, or replace it by --force"
+            f"{autosave} holds the unfinished run {run['name']!r}: continue it with --resume, "
+            "choose another --folder, or replace it with --force"
         )
     return {}
 
 
-def continued(settings: dict, chosen: dict) -> TrainConfig:
-    """The settings of the run to resume, with those of the chosen ones that may change.
+def resumed_config(settings: dict, chosen: dict) -> TrainConfig:
+    """The settings of the run to resume, and the chosen ones that may change.
 
     Raises:
-        InputError: another setting was chosen that the run does not have.
+        InputError: a chosen setting differs from that of the run and may not change.
     """
-    # a run from before an option existed has its default
+    if settings.pop("continuous", False):
+        raise InputError(
+            "this run was trained with --continuous, which no longer exists: its model still works "
+            "in predict and evaluate, but training cannot be resumed"
+        )
+    # An option that is newer than the run has its default.
     settings = asdict(TrainConfig(**settings))
     for option, value in chosen.items():
         if option not in FREE_ON_RESUME and value != settings[option]:
             raise InputError(
-                f"--{option} {value} does not go with --resume: the run has {settings[option]}"
+                f"--{option} {value} cannot be changed by --resume: the run has {settings[option]}"
             )
     free = {option: value for option, value in chosen.items() if option in FREE_ON_RESUME}
-    # A time limit and a device are of one sitting: they are not taken over.
+    # A time limit and a device belong to one session: they are not taken over.
     return TrainConfig(**{**settings, "minutes": 0.0, "device": "auto", **free})
 
 
-def warn_of_leftovers(schedule) -> None:
-    """Say so if the last step leaves so much of the image that sampling cannot start from noise."""
-    left = schedule.alpha_bars[-1].sqrt().item()
+def warn_if_signal_remains(schedule) -> None:
+    """Warn if too much of the image is left at the last timestep to start sampling from noise."""
+    left = schedule.signal(schedule.timesteps - 1)
     if left > 0.05:
         warnings.warn(
             f"the last of {schedule.timesteps} timesteps still shows {left:.0%} of the image, but "

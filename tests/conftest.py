@@ -1,4 +1,4 @@
-"""What the tests share: a cache of their own, small folders of images, and command lines."""
+"""Fixtures of all tests: a cache of their own, a small folder of images, and command lines."""
 
 import re
 import sys
@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from helpers import make_images
 from hypothesis import settings
-from PIL import Image
 
 from diffusion_lib import cli
 
@@ -29,20 +28,6 @@ def private_cache(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
-
-
-def noise_image(seed: int, size: int = 8, grey: bool = False) -> Image.Image:
-    """A picture of random pixels, always the same for a seed."""
-    shape = (size, size) if grey else (size, size, 3)
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
-
-
-def make_images(folder: Path, count: int = 6, size: int = 8, grey: bool = False) -> Path:
-    """A folder of `count` PNGs of random pixels."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for i in range(count):
-        noise_image(i, size, grey).save(folder / f"{i:04d}.png")
-    return folder
 
 
 @pytest.fixture

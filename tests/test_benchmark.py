@@ -1,18 +1,21 @@
 """The measurements: what is measured is what is said, and a run goes on where it ended."""
 
 import json
+import re
+from functools import partial
 
 import pytest
 import torch
 
 from diffusion_lib.benchmark import __main__ as command
-from diffusion_lib.benchmark import ablation, quality, records, steps
-from diffusion_lib.benchmark.peers import PEERS
+from diffusion_lib.benchmark import config as options
+from diffusion_lib.benchmark import contestants, quality, records
 from diffusion_lib.config import TrainConfig
 from diffusion_lib.errors import InputError
 from diffusion_lib.images.cache import load_images
 from diffusion_lib.images.pixels import to_images
-from diffusion_lib.training import Trainer
+from diffusion_lib.sampling import SAMPLERS
+from diffusion_lib.training import Trainer, warmup_cosine
 
 
 def test_records_are_lines_that_stand_after_each_run(tmp_path):
@@ -29,13 +32,18 @@ def test_records_are_lines_that_stand_after_each_run(tmp_path):
     assert middle == {("ours",): [0.1, 0.2, 0.3], ("theirs",): [1.0, 1.0, 1.0]}
 
 
-def test_the_table_has_a_line_for_each_kind_of_run(tmp_path, capsys):
+def test_the_table_has_a_line_for_each_kind_of_run(capsys):
     some = [
-        {"who": "ours", "seed": seed, "kernel": kernel} for seed, kernel in enumerate([3, 1, 2])
+        {"who": who, "seed": seed, "kernel": kernel}
+        for who in ("ours", "another one")
+        for seed, kernel in enumerate([3, 1, 2])
     ]
-    records.print_table(some, ("who",))
-    (line,) = capsys.readouterr().out.splitlines()[1:]
-    assert line.split() == ["ours:", "2.000", "(1.000", "to", "3.000)"]
+    records.print_medians(some, ("who",))
+    head, *lines, foot = capsys.readouterr().out.splitlines()
+    assert head.split() == ["who", "kernel", "distance"]
+    assert [line.split("  ")[0] for line in lines] == ["ours", "another one"]
+    assert all(line.endswith("2.000 (1.000 to 3.000)") for line in lines)
+    assert foot == "median (lowest to highest) of the seeds"
 
 
 @pytest.mark.parametrize("name", ["quality", "ablation", "steps"])
@@ -45,84 +53,113 @@ def test_what_comes_with_the_course_was_measured_with_three_seeds(name):
     assert all(record["kernel"] > 0 and record["samples"] >= 250 for record in found)
 
 
-def test_our_trainer_uses_up_the_seconds_and_lets_the_learning_rate_fall_to_nothing(monkeypatch):
+def small(**changes) -> TrainConfig:
+    return TrainConfig(**{**quality.RECIPE, "batch_size": 8, **changes})
+
+
+@pytest.mark.slow
+def test_our_trainer_uses_up_the_time_and_lets_the_learning_rate_fall_to_nothing(monkeypatch):
     made = []
-    monkeypatch.setattr(quality, "Trainer", lambda *parts: made.append(Trainer(*parts)) or made[0])
-    pixels = load_images("faces", quality.IMAGE_SIZE)[:64]
-    config = TrainConfig(**{**quality.OURS, "batch_size": 8})
-    trainee = quality.ours(pixels, config)
+    monkeypatch.setattr(
+        contestants, "Trainer", lambda *parts: made.append(Trainer(*parts)) or made[0]
+    )
+    config = small(warmup=0)
+    contestant = contestants.ours(load_images("faces", quality.IMAGE_SIZE)[:64], config)
     (trainer,), rates = made, []
     for number in range(1, 101):
-        trainee.step(None, number / 100)
-        rates.append(trainer.learning_rate(trainer.step - 1))
+        contestant.step(number / 100)
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
     assert trainer.step == 100
     assert rates[-1] < 0.01 * config.lr < max(rates)
+    assert rates[49] == pytest.approx(config.lr * warmup_cosine(49, 98, 0), rel=0.02)
 
 
 def test_our_trainer_draws_other_images_at_every_call():
-    pixels = load_images("faces", quality.IMAGE_SIZE)[:64]
-    trainee = quality.ours(pixels, TrainConfig(**{**quality.OURS, "batch_size": 8}))
-    first, second = (trainee.sample(3) for _ in range(2))
+    contestant = contestants.ours(load_images("faces", quality.IMAGE_SIZE)[:64], small())
+    first, second = (contestant.sample(3) for _ in range(2))
     assert first.shape == second.shape == (3, 3, 16, 16)
     assert not torch.allclose(first, second, atol=0.1)
 
 
-def test_a_run_that_stands_in_the_file_is_not_done_again(tmp_path, monkeypatch, capsys):
-    drawn = []
+def test_a_contestant_trains_until_its_seconds_are_over_then_samples(monkeypatch):
+    now, progresses = [0.0], []
 
-    def draw(who, pixels, seconds, seed, **changes):
-        drawn.append((who, tuple(pixels.shape[1:]), seconds, seed))
+    def process_time():
+        now[0] += 1.0
+        return now[0]
+
+    class Contestant:
+        def step(self, progress):
+            progresses.append(progress)
+
+        def sample(self, count):
+            return torch.full((count, 1, 2, 2), 3.0)
+
+    monkeypatch.setattr(quality.time, "process_time", process_time)
+    samples = quality.train_and_sample(Contestant, seconds=4)
+    assert progresses == [0.25, 0.5, 0.75]
+    assert samples.shape == (quality.SAMPLES, 1, 2, 2) and samples.unique().tolist() == [1.0]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_in_the_file_is_not_done_again(tmp_path, monkeypatch, capsys):
+    trained = []
+
+    def train_and_sample(make: partial, seconds: float):
+        function, pixels, config = make.func, *make.args
+        trained.append((function.__name__, tuple(pixels.shape[1:]), seconds, config.seed))
         return to_images(pixels[:8])
 
-    monkeypatch.setattr(quality, "draw", draw)
+    monkeypatch.setattr(quality, "train_and_sample", train_and_sample)
     monkeypatch.setattr(quality, "load_images", lambda name, size: load_images(name, size)[:40])
     path = tmp_path / "quality.jsonl"
-    asked = [
-        "quality",
-        "--who",
-        "ours",
-        "--data",
-        "digits",
-        "--seconds",
-        "5",
-        "--output",
-        str(path),
-    ]
+    asked = ["quality", "--who", "ours", "--data", "digits", "--seconds", "5"]
+    asked += ["--output", str(path)]
     command.main([*asked, "--seeds", "1"])
-    assert drawn == [("ours", (1, 16, 16), 5, 0)]
+    assert trained == [("ours", (1, 16, 16), 5, 0)]
     command.main([*asked, "--seeds", "2"])
-    assert drawn[1:] == [("ours", (1, 16, 16), 5, 1)]
+    assert trained[1:] == [("ours", (1, 16, 16), 5, 1)]
     assert [record["seed"] for record in records.read(path)] == [0, 1]
-    assert "digits  5  ours" in capsys.readouterr().out
+    assert ["digits", "5", "ours"] in [
+        line.split()[:3] for line in capsys.readouterr().out.splitlines()
+    ]
 
 
-def test_the_judge_prefers_real_images_to_noise():
+@pytest.mark.slow
+def test_real_images_are_nearer_to_real_images_than_noise_is():
     pixels = load_images("faces", 16)[:60]
-    judge = quality.Judge(pixels[:30])
+    scorer = quality.Scorer(pixels[:30])
     real, noise = (
-        judge.distances(images)
+        scorer.distances(images)
         for images in (to_images(pixels[30:]), torch.randn(30, 3, 16, 16).clamp(-1, 1))
     )
     assert real["kernel"] < 0.3 * noise["kernel"] and real["frechet"] < 0.6 * noise["frechet"]
+    assert real["samples"] == noise["samples"] == 30
 
 
-@pytest.mark.parametrize("choice", ablation.CHOICES)
+@pytest.mark.parametrize("choice", quality.CHOICES)
 def test_each_choice_is_a_configuration_that_differs_from_the_recipe(choice):
-    config = TrainConfig(**{**quality.OURS, **ablation.CHOICES[choice]})
-    assert (config == TrainConfig(**quality.OURS)) == (choice == "the recipe")
+    config = TrainConfig(**{**quality.RECIPE, **quality.CHOICES[choice]})
+    assert (config == TrainConfig(**quality.RECIPE)) == (choice == "the recipe")
+
+
+def test_the_bundled_records_are_of_the_choices_that_there_are():
+    found = {record["choice"] for record in records.measurements("ablation")}
+    assert found == set(quality.CHOICES)
 
 
 def test_all_samplers_and_all_trainers_are_measured():
-    from diffusion_lib.samplers import SAMPLERS
-
-    assert set(steps.STEPS) == set(SAMPLERS)
-    assert set(command.TRAINERS) == {"ours", *PEERS}
+    assert set(quality.STEPS) == set(SAMPLERS)
+    assert set(options.QUALITY) == set(quality.CONTESTANTS)
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["velocity"], "choose loading, speed, quality, ablation or steps, not 'velocity'"),
+        (
+            ["velocity"],
+            "the task must be one of loading, speed, quality, ablation, steps, not 'velocity'",
+        ),
         (["loading", "nowhere"], "nowhere"),
     ],
 )
@@ -131,22 +168,13 @@ def test_a_wrong_task_is_answered_with_one_line(arguments, line):
         command.main(arguments)
 
 
+@pytest.mark.slow
 def test_loading_is_timed_beside_a_training_step(capsys):
-    arguments = [
-        "faces",
-        "--image_size",
-        "16",
-        "--images",
-        "8",
-        "--width",
-        "8",
-        "--batch_size",
-        "4",
-    ]
+    arguments = ["faces", "--image_size=16", "--images=8", "--width=8", "--batch_size=4"]
     command.main(["loading", *arguments])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("4000 images at 16x16, batches of 4, on ")
-    rows = [line.split() for line in lines[2:]]
+    rows = [re.findall(r"[\d,.]+", line) for line in lines[2:]]
     assert rows[0][-1] == "1.00" and len(rows) == 4
     for row in rows:
         middle, lowest, highest = (float(number.replace(",", "")) for number in row[-4:-1])

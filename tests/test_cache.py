@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_images, noise_image
+from helpers import make_images, noise_image
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffusion_lib import BatchStream, InputError, load_images
+from diffusion_lib import InputError, load_images
+from diffusion_lib.batches import BatchStream
 from diffusion_lib.images import cache as decoding
 from diffusion_lib.images.cache import cache_folder
 from diffusion_lib.images.files import FolderFiles
@@ -366,8 +367,8 @@ def test_broken_images_are_named_even_if_an_earlier_call_met_them(
 START = """
 import os, random, signal, sys, time
 from pathlib import Path
-from diffusion_lib.images import cache
-cache.CHUNK, cache.SAVE_SECONDS = 4, 0
+from diffusion_lib.images import cache as decoding
+decoding.CHUNK, decoding.SAVE_SECONDS = 4, 0
 folder = sys.argv[1]
 
 def fork(function):
@@ -380,7 +381,7 @@ def fork(function):
         os._exit(0)
 
 def load():
-    cache.load_images(folder, 8, workers=2)
+    decoding.load_images(folder, 8, workers=2)
 """
 
 KILLED_AT_RANDOM = """
@@ -415,14 +416,14 @@ print(attempt)
 """
 
 AT_ONCE = """
-read_square = cache.read_square
+read_square = decoding.read_square
 
 def noted(content, *settings):
     with open(sys.argv[2], "ab") as file:
         file.write(b"1")
     return read_square(content, *settings)
 
-cache.read_square = noted
+decoding.read_square = noted
 for child in [fork(load) for _ in range(4)]:
     os.waitpid(child, 0)
 print(os.path.getsize(sys.argv[2]))
@@ -434,6 +435,7 @@ def run(script: str, *arguments: Path) -> int:
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
 @pytest.mark.parametrize(
     "script, attempts",
@@ -451,6 +453,7 @@ def test_killed_processes_end_in_the_same_bytes(tmp_path, cache, monkeypatch, sc
     assert (cache_folder() / entries(cache_folder())[0]).read_bytes() == killed
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not decoding.fcntl, reason="no locks here")
 def test_of_processes_at_once_one_decodes_and_the_others_wait(tmp_path, cache):
     folder = make_images(tmp_path / "set", 200)

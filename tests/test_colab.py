@@ -30,7 +30,7 @@ WIDGETS = """
 import io
 import ipywidgets, torch
 from PIL import Image
-from diffusion_lib import GaussianDiffusion, ddim, environment, widgets, load_images
+from diffusion_lib import GaussianDiffusion, ddim, environment, load_images, widgets
 assert ipywidgets.__version__ == "7.7.1"
 print(environment.problems())
 box = widgets.schedule_explorer({"face": load_images("faces", 16)[0]})
@@ -78,6 +78,7 @@ def colab(tmp_path) -> Path:
     return python
 
 
+@pytest.mark.slow
 def test_a_page_sets_itself_up_and_runs(bare_clone, colab, tmp_path, monkeypatch):
     notebook = nbformat.reads(git("--git-dir", bare_clone, "show", f"HEAD:{PAGE}"), as_version=4)
     address = re.search(r'"git\+(\S+)"', notebook.cells[1].source)[1]

@@ -10,11 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from diffusion_lib import InputError
+from diffusion_lib import GaussianDiffusion, InputError, NoiseSchedule
 from diffusion_lib.devices import (
     COMPILING_PAYS,
-    compiles,
+    compile_pays,
     find_device,
     find_precision,
     try_to_compile,
@@ -109,80 +110,94 @@ def test_auto_is_the_format_that_a_gpu_computes_fast(gpu, capability, expected):
 @pytest.mark.parametrize("steps", [1, COMPILING_PAYS])
 def test_the_choice_to_compile_or_not_holds_on_every_device(gpu, steps):
     for device in (CPU, MPS, gpu(6, 1), gpu(8, 6)):
-        assert compiles("on", device, steps) and not compiles("off", device, steps)
+        assert compile_pays("on", device, steps) and not compile_pays("off", device, steps)
 
 
 @pytest.mark.parametrize("capability, able", [((6, 1), False), ((7, 0), True), ((8, 6), True)])
 def test_auto_compiles_long_runs_on_a_gpu_that_can(gpu, capability, able):
     device = gpu(*capability)
-    assert not compiles("auto", device, COMPILING_PAYS - 1)
-    assert compiles("auto", device, COMPILING_PAYS) == able
+    assert not compile_pays("auto", device, COMPILING_PAYS - 1)
+    assert compile_pays("auto", device, COMPILING_PAYS) == able
 
 
 @pytest.mark.parametrize("device", [CPU, MPS], ids=str)
 def test_auto_compiles_nothing_on_what_is_no_gpu_of_nvidia(device):
-    assert not compiles("auto", device, 10 * COMPILING_PAYS)
+    assert not compile_pays("auto", device, 10 * COMPILING_PAYS)
 
 
-def compile_with(monkeypatch, backward: Callable[[torch.Tensor], None]) -> None:
-    """Let torch.compile give networks that compute a gradient, and call `backward` for another."""
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
 
-    def compile(network, **_):
-        def compiled(x):
-            network(x).sum().backward()
-            answer = network(x)
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.layer(x) * t[:, None]
+
+
+def compile_with(monkeypatch, backward: Callable[[Tensor], None]) -> list[Callable]:
+    """Let torch.compile add `backward` to the backward pass. Returns what it was asked to compile,
+    a list that grows.
+    """
+    asked = []
+
+    def compile(function: Callable, **_) -> Callable:
+        asked.append(function)
+
+        def compiled(*inputs: Tensor) -> Tensor:
+            answer = function(*inputs)
             answer.register_hook(backward)
             return answer
 
         return compiled
 
     monkeypatch.setattr(torch, "compile", compile)
+    return asked
 
 
-def failing_with(error: Exception) -> Callable[[torch.Tensor], None]:
+def failing_with(error: Exception) -> Callable[[Tensor], None]:
     def fail(_):
         raise error
 
     return fail
 
 
-def gradients(network: torch.nn.Module) -> list[torch.Tensor]:
-    return [weight.grad for weight in network.parameters() if weight.grad is not None]
+def attempt() -> tuple[GaussianDiffusion, GaussianDiffusion, list[GaussianDiffusion]]:
+    """A model, what `try_to_compile` returned for it, and all that `wrap` returned, in order."""
+    model, wrappers = GaussianDiffusion(Network(), NoiseSchedule(), "v"), []
+
+    def wrap() -> GaussianDiffusion:
+        wrappers.append(GaussianDiffusion(model.network, model.schedule, "v"))
+        return wrappers[-1]
+
+    return model, try_to_compile(model, torch.ones(4, 3), torch.ones(4), wrap), wrappers
 
 
-def attempt(network: torch.nn.Module) -> tuple[torch.nn.Module, list[torch.nn.Module]]:
-    """What `try_to_compile` returns, and what it tied to other processes' networks, in order."""
-    tied = []
-
-    def tie(some):
-        tied.append(some)
-        return some
-
-    return try_to_compile(network, torch.ones(4, 3), tie=tie), tied
-
-
-def test_both_passes_of_a_compiled_network_are_tried_and_leave_no_gradient(monkeypatch):
-    passes, network = [], torch.nn.Linear(3, 2)
-    compile_with(monkeypatch, passes.append)
-    compiled, tied = attempt(network)
-    assert len(passes) == 1 and gradients(network) == []
-    assert compiled is not network and tied == [compiled]
+def test_a_network_is_compiled_in_place_both_passes_and_no_gradient_is_left(monkeypatch):
+    passes = []
+    asked = compile_with(monkeypatch, passes.append)
+    model, found, wrappers = attempt()
+    assert len(asked) == 1 and len(passes) == 1
+    assert [found] == wrappers and found.network is model.network
+    assert all(weight.grad is None for weight in model.parameters())
+    x = torch.randn(4, 3, requires_grad=True)
+    model(x, 5).sum().backward()  # the model itself, such as for sampling, is compiled now
+    assert len(passes) == 2
+    assert list(model.network.state_dict()) == ["layer.weight", "layer.bias"]  # as before
 
 
 def test_a_network_whose_backward_pass_cannot_be_compiled_stays_as_it_is(monkeypatch):
-    network = torch.nn.Linear(3, 2)
     compile_with(monkeypatch, failing_with(ModuleNotFoundError()))
     with pytest.warns(UserWarning, match=r"more slowly \(ModuleNotFoundError\); --compile off"):
-        found, tied = attempt(network)
-    assert found is network is tied[-1] and gradients(network) == []
+        model, found, wrappers = attempt()
+    assert len(wrappers) == 2 and found is wrappers[-1]
+    assert all(weight.grad is None for weight in model.parameters())
+    found(torch.ones(4, 3), 5).sum().backward()  # does not fail
 
 
 def test_too_small_a_memory_is_not_taken_for_a_missing_compiler(monkeypatch):
-    network = torch.nn.Linear(3, 2)
     compile_with(monkeypatch, failing_with(torch.OutOfMemoryError("CUDA out of memory")))
     with pytest.raises(torch.OutOfMemoryError):
-        attempt(network)
-    assert gradients(network) == []
+        attempt()
 
 
 # Memory: in processes of their own, because what a process once took counts to its end
@@ -228,6 +243,7 @@ def run(program: str) -> list[int]:
     return json.loads(result.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="memory is not counted here")
 def test_peak_memory_grows_with_what_is_taken_and_stays_when_it_is_freed():
     before, taken, freed = run(TAKES_MEMORY)
@@ -236,6 +252,7 @@ def test_peak_memory_grows_with_what_is_taken_and_stays_when_it_is_freed():
     assert before + 2**26 < taken < 2.2 * before and freed > 0.99 * taken
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
 def test_a_prepared_process_does_not_fault_in_again_what_it_freed():
     usual, prepared = run(COUNTS_PAGE_FAULTS)

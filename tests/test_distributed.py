@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from diffusion_lib import InputError, TrainConfig, Trainer, distributed
-from diffusion_lib.files import load_file
-from diffusion_lib.training import build
+from diffusion_lib.diffusion import build
+from diffusion_lib.files import load_checkpoint
+
+pytestmark = pytest.mark.slow
 
 RUN = ["mine", "digits", "-i8", "--width=8", "-t20", "-b500", "--epochs=2", "--report_every=4"]
 QUIET = ["--disable_images", "--disable_tensorboard", "--device=cpu"]
@@ -37,7 +39,7 @@ def train(folder: Path, processes: int, *arguments: str) -> subprocess.Completed
 
 
 def state(folder: Path) -> dict:
-    return load_file(folder / "autosave.pth")
+    return load_checkpoint(folder / "autosave.pth")
 
 
 def assert_alike(one: dict, other: dict) -> None:

@@ -19,6 +19,7 @@ else:
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_this_environment_is_in_order():
     assert environment.problems() == []
     result = subprocess.run(

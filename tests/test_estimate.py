@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from diffusion_lib import TrainConfig, Trainer
+from diffusion_lib.diffusion import build
 from diffusion_lib.estimate import flops, seconds_per_step, training_bytes
 from diffusion_lib.networks.original import OriginalUNet
 from diffusion_lib.networks.unet import UNet
-from diffusion_lib.training import build
 
 PIXELS = torch.zeros(8, 1, 16, 16, dtype=torch.uint8)
 

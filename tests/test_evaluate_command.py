@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_images
+from helpers import make_images
 from PIL import Image
 from torch import Tensor
 
@@ -19,9 +19,11 @@ from diffusion_lib import (
     features,
     load_images,
     metrics,
+    to_images,
+    to_pixels,
 )
 from diffusion_lib.plots import save_image
-from diffusion_lib.samplers import sample_batches
+from diffusion_lib.sampling import sample_batches
 
 
 def make_model(channels: int = 3, size: int = 16) -> GaussianDiffusion:
@@ -59,8 +61,9 @@ def run(command, tmp_path, monkeypatch, portraits):
     monkeypatch.setitem(features.FEATURES, "efficientnet", fast_features)
     make_model().save(tmp_path / "model.pth")
 
-    def call(*flags: object, path: str | Path = portraits / "seen"):
-        settings = ["--device", "cpu", "--steps", 2, "--num_images", 20]
+    def call(*flags: object, path: str | Path = portraits / "seen", steps: int | None = 2):
+        settings = ["--device", "cpu", "--num_images", 20]
+        settings += [] if steps is None else ["--steps", steps]
         return command(evaluate.main, "evaluate", "model.pth", path, *settings, *flags)
 
     return call
@@ -105,7 +108,7 @@ def test_the_table_shows_every_number_in_line(run, portraits):
         "60 of ",
         "16x16, colour",
         "20 of model.pth, by dpm_solver in 2 steps, seed 0",
-        "20 images against 20 real ones",
+        "20 samples, and as many other real images, against 20 real images",
         "Frechet distance, 20 to all 60",
         "loss of epsilon",
         "t = 18..19",
@@ -114,7 +117,7 @@ def test_the_table_shows_every_number_in_line(run, portraits):
     for who in ("samples", "real"):
         for key, form in (("frechet_distance", ".2f"), ("precision", ".3f"), ("recall", ".3f")):
             assert format(numbers[who][key], form) in outcome.out
-        for key in ("kernel_distance", "kernel_spread"):
+        for key in ("kernel_distance", "kernel_std"):
             assert format(1000 * numbers[who][key], ".2f") in outcome.out
     for key in ("samples", "held_out"):
         assert format(numbers["nearest"][key], ".4f") in outcome.out
@@ -130,6 +133,7 @@ def test_nothing_is_written_unless_asked_for(run):
     assert [path.name for path in Path().iterdir()] == ["model.pth"]
 
 
+@pytest.mark.slow
 def test_the_real_efficientnet_looks_at_them(run, monkeypatch, portraits):
     monkeypatch.setitem(features.FEATURES, "efficientnet", features.efficientnet_features)
     numbers = numbers_of(run, "--num_images", 10, path=portraits / "unseen")
@@ -152,9 +156,9 @@ def test_all_numbers_are_those_of_the_functions(run, portraits):
     real, unseen = (load_images(portraits / name, 16, 3) for name in ("seen", "unseen"))
     numbers = numbers_of(run, "--batch_size", 7, "--seed", 3, "--held_out", portraits / "unseen")
     batches = sample_batches(make_model().eval(), 20, steps=2, batch_size=7, seed=3)
-    pixels = metrics.to_pixels(torch.cat(list(batches)))
+    pixels = to_pixels(torch.cat(list(batches)))
     look, statistics = fast_features("cpu"), features.FeatureStatistics
-    drawn, known = (look(metrics.to_images(some)) for some in (pixels, real))
+    drawn, known = (look(to_images(some)) for some in (pixels, real))
     order = torch.randperm(60, generator=torch.Generator().manual_seed(3))
     half, other = known[order[:20]], known[order[20:40]]
     assert numbers["compared"] == 20
@@ -163,12 +167,12 @@ def test_all_numbers_are_those_of_the_functions(run, portraits):
         assert numbers[who]["frechet_distance"] == pytest.approx(frechet, rel=1e-3)
         kernel = metrics.kernel_distance(rows, half, subset_size=10)
         assert numbers[who]["kernel_distance"] == pytest.approx(kernel.mean, rel=1e-3)
-        assert numbers[who]["kernel_spread"] == pytest.approx(kernel.spread, rel=1e-3)
+        assert numbers[who]["kernel_std"] == pytest.approx(kernel.std, rel=1e-3)
         found = metrics.precision_recall(half, rows)
         assert (numbers[who]["precision"], numbers[who]["recall"]) == pytest.approx(found)
     to_all = metrics.frechet_distance(statistics().add(drawn), statistics().add(known))
     assert numbers["frechet_distance_all"] == pytest.approx(to_all, rel=1e-3)
-    copies = metrics.memorisation(pixels, real, unseen)
+    copies = metrics.memorization(pixels, real, unseen)
     assert numbers["nearest"] == pytest.approx(copies._asdict(), rel=1e-3)
     assert len(numbers["loss"]) == len(numbers["held_out_loss"]) == 10
     mean = sum(level["loss"] for level in numbers["loss"]) / 10
@@ -204,9 +208,22 @@ def test_the_size_of_batches_changes_nothing(run):
 
 
 @pytest.mark.parametrize("sampler, steps", [("ddpm", 20), ("heun", 10)])
-def test_a_sampler_takes_its_usual_steps_without_a_word(run, sampler, steps):
-    numbers = numbers_of(run, "--sampler", sampler, "--steps", 0)
+def test_a_sampler_takes_its_default_steps_without_a_word(run, sampler, steps):
+    numbers = numbers_of(run, "--sampler", sampler, steps=None)
     assert (numbers["sampler"], numbers["steps"]) == (sampler, steps)
+
+
+def test_the_precision_reaches_the_network(run, tmp_path):
+    model = make_model()
+    with torch.no_grad():
+        for weights in model.parameters():  # untrained, it answers 0 in any precision
+            weights.add_(0.05 * torch.randn(weights.shape))
+    model.save(tmp_path / "model.pth")
+    exact, rounded = (numbers_of(run, *flags) for flags in ((), ("--precision", "bfloat16")))
+    assert (exact["precision"], rounded["precision"]) == ("float32", "bfloat16")
+    assert exact["samples"] != rounded["samples"]
+    for one, other in zip(exact["loss"], rounded["loss"], strict=True):
+        assert one["loss"] != other["loss"] and one["loss"] == pytest.approx(other["loss"], rel=0.1)
 
 
 def test_only_sampling_is_timed(run, monkeypatch):
@@ -284,4 +301,4 @@ def test_a_broken_model_is_answered_with_one_line(run, tmp_path):
         for weights in model.parameters():
             weights.fill_(torch.nan)
     model.save(tmp_path / "model.pth")
-    assert_refused(run(), "not numbers")
+    assert_refused(run(), "not finite")

@@ -4,7 +4,11 @@ import os
 import subprocess
 import sys
 
-from diffusion_lib.files import load_file
+import pytest
+
+from diffusion_lib.files import load_checkpoint
+
+pytestmark = pytest.mark.slow
 
 # Children are forked by a process that has imported everything, so that each starts at once.
 PROGRAM = """
@@ -12,7 +16,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 import torch
 from diffusion_lib import train
-from diffusion_lib.files import load_file
+from diffusion_lib.files import load_checkpoint
 
 torch.set_num_threads(1)
 folder, kills = Path(sys.argv[1]), int(sys.argv[2])
@@ -41,7 +45,7 @@ for _ in range(kills):
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status), "the run ended before it was killed"
-    print("saved", load_file(autosave)["training"]["step"])
+    print("saved", load_checkpoint(autosave)["training"]["step"])
 go_on()
 """
 
@@ -63,7 +67,8 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_p
     steps = [int(line.split()[1]) for line in said if line.startswith("saved ")]
     assert len(steps) == 8 and steps == sorted(steps) and steps[0] < steps[-1]
     run(tmp_path / "whole", kills=0)
-    killed, whole = (load_file(tmp_path / name / "autosave.pth") for name in ("killed", "whole"))
+    paths = [tmp_path / name / "autosave.pth" for name in ("killed", "whole")]
+    killed, whole = map(load_checkpoint, paths)
     for part in (lambda run: run["weights"], lambda run: run["training"]["weights"]):
         some, others = part(killed), part(whole)
         assert all(others[name].equal(values) for name, values in some.items())

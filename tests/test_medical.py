@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from conftest import noise_image
+from helpers import noise_image
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 

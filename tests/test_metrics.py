@@ -8,18 +8,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusion_lib import GaussianDiffusion, InputError, NoiseSchedule, UNet, load_images, metrics
-from diffusion_lib import features as features_of
+from diffusion_lib import (
+    GaussianDiffusion,
+    InputError,
+    NoiseSchedule,
+    UNet,
+    load_images,
+    metrics,
+)
+from diffusion_lib import features as eyes
 from diffusion_lib.features import FeatureStatistics
 from diffusion_lib.images.pixels import to_images, to_pixels
 from diffusion_lib.metrics import (
     frechet_distance,
     kernel_distance,
-    loss_per_noise_level,
-    memorisation,
-    nearest,
+    loss_by_timestep,
+    memorization,
     precision_recall,
 )
+from diffusion_lib.neighbors import nearest
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -79,7 +86,7 @@ def test_each_image_has_the_same_chance_to_be_kept():
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_features_that_are_not_numbers_are_refused(bad):
-    with pytest.raises(InputError, match="not numbers"):
+    with pytest.raises(InputError, match="not finite"):
         FeatureStatistics().add(torch.tensor([[0.0, bad]]))
 
 
@@ -168,11 +175,11 @@ def test_kernel_distance_is_0_on_average_between_draws_of_one_kind_however_few()
     assert biased.mean() > 10 * error and unbiased.min() < 0
 
 
-def test_kernel_distance_does_not_depend_on_the_number_but_its_spread_does():
+def test_kernel_distance_does_not_depend_on_the_number_but_its_standard_deviation_does():
     a, b = normal(2000, 4, seed=1), 1 + normal(2000, 4, seed=2)
     few, many = (kernel_distance(a, b, 100, subset_size=size) for size in (20, 400))
-    assert few.mean == pytest.approx(many.mean, abs=4 * few.spread / 100**0.5)
-    assert few.spread > 2 * many.spread > 0
+    assert few.mean == pytest.approx(many.mean, abs=4 * few.std / 100**0.5)
+    assert few.std > 2 * many.std > 0
 
 
 def test_kernel_distance_repeats_itself():
@@ -315,18 +322,18 @@ def test_some_of_the_images_can_be_kept_from_themselves():
     ],
 )
 def test_nearest_of_nothing_or_of_other_shapes_is_refused(images, among):
-    with pytest.raises(InputError, match="one shape"):
+    with pytest.raises(InputError, match="the same shape"):
         nearest(images, among)
 
 
 def test_an_image_alone_has_no_nearest_but_itself():
     with pytest.raises(InputError, match="at least two"):
         nearest(pictures(1), pictures(1), exclude_self=True)
-    with pytest.raises(InputError, match="as many numbers"):
+    with pytest.raises(InputError, match="3 images have 2 numbers"):
         nearest(pictures(3), pictures(5), exclude_self=torch.tensor([0, 1]))
 
 
-# Memorisation
+# Memorization
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +344,7 @@ def faces() -> Tensor:
 
 
 def test_fresh_portraits_are_no_copies(faces):
-    found = memorisation(faces[:500], faces[1000:], held_out=faces[500:1000])
+    found = memorization(faces[:500], faces[1000:], held_out=faces[500:1000])
     assert found.samples == pytest.approx(found.held_out, rel=0.05)
     assert found.copies < 0.04
 
@@ -346,25 +353,25 @@ def test_copies_are_copies_even_with_some_noise(faces):
     """All of the samples, or one in five."""
     training, held_out = faces[1000:], faces[500:1000]
     copies = to_images(training[:100]) + 0.01 * normal(100, 3, 16, 16)
-    found = memorisation(copies, training, held_out)
+    found = memorization(copies, training, held_out)
     assert found.samples < 0.1 * found.held_out and found.copies == 1
-    found = memorisation(torch.cat([to_pixels(copies), faces[:400]]), training, held_out)
+    found = memorization(torch.cat([to_pixels(copies), faces[:400]]), training, held_out)
     assert 0.2 <= found.copies < 0.24
 
 
 def test_without_held_out_images_training_images_stand_for_them(faces):
     training = faces[1000:2000]
     alone = nearest(training, training, exclude_self=True).distance
-    found = memorisation(faces[:200], training)
+    found = memorization(faces[:200], training)
     assert found.held_out == pytest.approx(alone.median().item())
-    assert memorisation(training[:50], training).copies == 1
+    assert memorization(training[:50], training).copies == 1
 
 
 def test_copies_are_found_where_the_training_images_repeat_themselves(faces):
     """The nearest 1% of held-out images is then at distance 0, and copies are not nearer."""
     training = faces[:100].repeat(2, 1, 1, 1)
-    assert memorisation(faces[:50], training).copies == 1
-    assert memorisation(faces[100:150], training).copies == 0
+    assert memorization(faces[:50], training).copies == 1
+    assert memorization(faces[100:150], training).copies == 0
 
 
 # The loss
@@ -386,7 +393,7 @@ def test_the_loss_of_a_network_that_answers_0(prediction, expected):
     """It is the mean square of what is predicted: of noise 1, of the image its own, of v what the
     schedule mixes of both, alpha_bar + (1 - alpha_bar) 0.25."""
     diffusion = GaussianDiffusion(Constant(0.0), NoiseSchedule("linear", 100), prediction)
-    levels = loss_per_noise_level(diffusion, torch.full((100, 1, 8, 8), 0.5), levels=4)
+    levels = loss_by_timestep(diffusion, torch.full((100, 1, 8, 8), 0.5), bins=4)
     assert [level[:2] for level in levels] == [(0, 24), (25, 49), (50, 74), (75, 99)]
     for level in levels:
         alpha_bar = diffusion.schedule.alpha_bars[level.first : level.last + 1].mean().item()
@@ -397,7 +404,7 @@ def test_the_loss_of_a_network_that_answers_0(prediction, expected):
 def test_levels_cover_every_timestep_once_however_they_divide():
     diffusion = GaussianDiffusion(Constant(0.0), NoiseSchedule("cosine", 10))
     for count in (1, 3, 10):
-        levels = loss_per_noise_level(diffusion, torch.zeros(2, 1, 2, 2), levels=count)
+        levels = loss_by_timestep(diffusion, torch.zeros(2, 1, 2, 2), bins=count)
         seen = [t for level in levels for t in range(level.first, level.last + 1)]
         assert seen == list(range(10)) and len(levels) == count
 
@@ -411,7 +418,7 @@ def test_timesteps_stay_in_their_level_and_reach_all_of_it(monkeypatch):
 
     monkeypatch.setattr(GaussianDiffusion, "loss", spy)
     diffusion = GaussianDiffusion(Constant(0.0), NoiseSchedule("cosine", 30))
-    loss_per_noise_level(diffusion, torch.zeros(300, 1, 2, 2), levels=3, batch_size=300)
+    loss_by_timestep(diffusion, torch.zeros(300, 1, 2, 2), bins=3, batch_size=300)
     assert [sorted(set(t.tolist())) for t in asked] == [
         list(range(10)),
         list(range(10, 20)),
@@ -422,17 +429,17 @@ def test_timesteps_stay_in_their_level_and_reach_all_of_it(monkeypatch):
 def test_the_noise_is_the_same_each_time_and_in_batches_of_any_size():
     diffusion = GaussianDiffusion(UNet.for_images(8, 3, 8), NoiseSchedule("cosine", 20))
     images = pictures(7, size=8)
-    first = loss_per_noise_level(diffusion, images, 5)
-    assert loss_per_noise_level(diffusion, images, 5) == first
+    first = loss_by_timestep(diffusion, images, 5)
+    assert loss_by_timestep(diffusion, images, 5) == first
     for size in (1, 3):
-        again = loss_per_noise_level(diffusion, images, 5, batch_size=size)
+        again = loss_by_timestep(diffusion, images, 5, batch_size=size)
         assert [x.loss for x in again] == pytest.approx([x.loss for x in first], rel=1e-5)
-    assert loss_per_noise_level(diffusion, images, 5, seed=1) != first
+    assert loss_by_timestep(diffusion, images, 5, seed=1) != first
 
 
 def test_a_model_in_training_stays_so():
     diffusion = GaussianDiffusion(Constant(0.0), NoiseSchedule("cosine", 20)).train()
-    (level,) = loss_per_noise_level(diffusion, torch.zeros(1, 1, 2, 2), 1)
+    (level,) = loss_by_timestep(diffusion, torch.zeros(1, 1, 2, 2), 1)
     assert diffusion.training and diffusion.network.training and level.loss > 0
 
 
@@ -440,11 +447,11 @@ def test_wrong_levels_and_no_images_are_refused():
     diffusion = GaussianDiffusion(Constant(0.0), NoiseSchedule("cosine", 20))
     for levels in (0, 21):
         with pytest.raises(InputError, match=f"1 to 20.*{levels}"):
-            loss_per_noise_level(diffusion, torch.zeros(1, 1, 2, 2), levels)
+            loss_by_timestep(diffusion, torch.zeros(1, 1, 2, 2), levels)
     with pytest.raises(InputError, match="at least one image"):
-        loss_per_noise_level(diffusion, torch.zeros(0, 1, 2, 2))
+        loss_by_timestep(diffusion, torch.zeros(0, 1, 2, 2))
     with pytest.raises(InputError, match="batch size"):
-        loss_per_noise_level(diffusion, torch.zeros(1, 1, 2, 2), batch_size=0)
+        loss_by_timestep(diffusion, torch.zeros(1, 1, 2, 2), batch_size=0)
 
 
 # Features
@@ -452,7 +459,7 @@ def test_wrong_levels_and_no_images_are_refused():
 
 @pytest.fixture(scope="module")
 def efficientnet():
-    return features_of.efficientnet_features()
+    return eyes.efficientnet_features()
 
 
 def test_features_tell_portraits_from_what_they_are_not(efficientnet, faces):
@@ -490,21 +497,21 @@ def test_the_network_gets_what_it_was_trained_on(monkeypatch):
 
     monkeypatch.setattr(EfficientNet, "extract_features", spy)
     images = torch.stack([torch.full((1, 8, 8), value) for value in (-1.0, 1.0)])
-    features_of.efficientnet_features()(images)
+    eyes.efficientnet_features()(images)
     assert given[0].shape == (2, 3, 112, 112)
     assert torch.allclose(given[0][0], torch.tensor(-127 / 128))
     assert torch.allclose(given[0][1], torch.tensor(128 / 128))
 
 
 def test_loading_features_prints_nothing(efficientnet, capsys):
-    features_of.efficientnet_features()
+    eyes.efficientnet_features()
     assert capsys.readouterr() == ("", "")
 
 
 def test_efficientnet_that_is_not_installed_is_answered_with_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(InputError, match="pip install efficientnet-lite-pytorch") as caught:
-        features_of.efficientnet_features()
+        eyes.efficientnet_features()
     assert "\n" not in str(caught.value)
 
 
@@ -521,7 +528,7 @@ def test_inception_that_is_not_installed_is_answered_with_what_to_install(monkey
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     monkeypatch.setitem(sys.modules, INCEPTION, None)
     with pytest.raises(InputError, match="pip install torch-fidelity") as caught:
-        features_of.inception_features()
+        eyes.inception_features()
     assert "\n" not in str(caught.value)
 
 
@@ -531,7 +538,7 @@ def test_inception_without_its_weights_is_answered_with_one_line(monkeypatch):
 
     pretend_inception(monkeypatch, offline)
     with pytest.raises(InputError, match=r"weights of inception \(no route to host\)") as caught:
-        features_of.inception_features()
+        eyes.inception_features()
     assert "\n" not in str(caught.value)
 
 
@@ -548,7 +555,7 @@ def test_inception_is_asked_as_torch_fidelity_wants_it(monkeypatch):
             return (x.float().mean(dim=(1, 2, 3))[:, None].expand(-1, 2048),)
 
     pretend_inception(monkeypatch, Extractor)
-    features = features_of.inception_features()
+    features = eyes.inception_features()
     for channels in (1, 3):
         seen = features(torch.ones(2, channels, 8, 8))
         assert seen.shape == (2, 2048) and seen.eq(255).all()

@@ -183,7 +183,7 @@ def test_ddpm_without_clipping_is_the_step_of_the_original(double, tmp_path):
     alpha_bars = torch.cumprod(alphas, dim=0)
     generator = torch.Generator().manual_seed(4)
 
-    found = ddpm(diffusion, noise, generator=torch.Generator().manual_seed(4), clip=False)
+    found = ddpm(diffusion, noise, generator=torch.Generator().manual_seed(4), clip="off")
     for t, step in zip(reversed(range(10)), found, strict=True):
         epsilon = described_network(weights, 8, x, torch.full((2,), t))
         x = (x - betas[t] / (1 - alpha_bars[t]).sqrt() * epsilon) / alphas[t].sqrt()

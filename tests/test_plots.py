@@ -153,8 +153,8 @@ def test_a_denoising_strip_goes_from_the_noise_to_the_sample(run):
     figure = denoising_strip(noise, steps, stages=5)
     above, below = figure.axes[:5], figure.axes[5:]
     assert len(below) == 5
-    assert above[0].get_ylabel() == "image so far"
-    assert below[0].get_ylabel() == "its guess\nof the end"
+    assert above[0].get_ylabel() == "x_t"
+    assert below[0].get_ylabel() == "predicted\nclean image"
     titles = [axes.get_title() for axes in above]
     assert titles == ["t = 19", "t = 14", "t = 9", "t = 4", "sample"]
     for axes, x in zip(above, [noise, *(steps[i].x for i in (4, 9, 14, 19))], strict=True):

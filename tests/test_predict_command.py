@@ -23,8 +23,8 @@ from diffusion_lib import (
     sample,
 )
 from diffusion_lib.config import CLIPS, SAMPLERS, SPACINGS
+from diffusion_lib.diffusion import build
 from diffusion_lib.images.pixels import to_pixels
-from diffusion_lib.training import build
 
 
 def make_model(channels: int = 3, timesteps: int = 20) -> GaussianDiffusion:
@@ -229,12 +229,12 @@ def test_samplers_and_steps_make_a_difference(run):
         ("--spacing auto", dict(spacing="trailing")),
         ("--spacing auto --sampler ddim", dict(sampler="ddim", spacing="linspace")),
         *((f"--spacing {name}", dict(spacing=name)) for name in SPACINGS[1:]),
-        ("--clip cut", dict(clip=True)),
+        ("--clip static", dict(clip="static")),
         ("--clip dynamic", dict(clip="dynamic")),
-        ("--clip off", dict(clip=False)),
+        ("--clip off", dict(clip="off")),
         (
             "--sampler ddim --spacing trailing --clip off",
-            dict(sampler="ddim", spacing="trailing", clip=False),
+            dict(sampler="ddim", spacing="trailing", clip="off"),
         ),
     ],
 )
@@ -246,6 +246,33 @@ def test_flags_reach_the_sampler(run, strips, flags, settings):
     ((_, steps),) = strips  # the strip shows the same way
     shown = to_pixels(steps[-1].x.clamp(-1, 1)[0]).permute(1, 2, 0).numpy()
     assert np.abs(shown - pixels("predict0.png")).max() <= 1
+
+
+def precisions_of(monkeypatch) -> set[torch.dtype]:
+    """A set to which each call of a model's network adds its precision."""
+    seen, forward = set(), GaussianDiffusion.forward
+
+    def noted(self, *inputs):
+        seen.add(self.precision)
+        return forward(self, *inputs)
+
+    monkeypatch.setattr(GaussianDiffusion, "forward", noted)
+    return seen
+
+
+@pytest.mark.parametrize(
+    "flags, precision", [("", "float32"), ("--precision bfloat16", "bfloat16")]
+)
+def test_the_precision_reaches_the_network(run, monkeypatch, flags, precision):
+    """float32 is what auto makes of a CPU."""
+    seen = precisions_of(monkeypatch)
+    flags = [] if precision == "float32" else ["--precision", precision]
+    outcome = run("--seed", 5, "--strip", *flags)
+    assert outcome.status == 0 and outcome.messages == []
+    assert seen == {getattr(torch, precision)}
+    expected = to_pixels(sample(make_model(), 1, steps=3, seed=5))[0].permute(1, 2, 0).numpy()
+    error = np.abs(pixels("predict0.png") - expected).max()
+    assert error <= 1 if precision == "float32" else 1 < error < 100
 
 
 @pytest.mark.parametrize("flag, names", [("--spacing", SPACINGS[1:]), ("--clip", CLIPS)])
@@ -329,7 +356,7 @@ def bad_files() -> dict[str, bytes]:
     return {
         "empty": b"",
         "text": b"hello\n",
-        "cut": cut[: len(cut) // 2],
+        "static": cut[: len(cut) // 2],
         "pickle that runs code": pickle.dumps(Evil()),
         "checkpoint that runs code": saved({**whole, "more": Evil()}),
         "tensor": saved(torch.zeros(3)),

@@ -1,5 +1,6 @@
 """The project's own promises: what it installs, what its README says, what it carries."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_lib import config, samplers, schedules, spacing
+import diffusion_lib
+from diffusion_lib import config, features, sampling, schedules, spacing
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -16,7 +18,63 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "diffusion_lib"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+# The modules of the package, by the layer in which they stand: each imports only from layers above
+# it in this list. A folder of WHOLE counts as one module.
+WHOLE = ("exercises", "benchmark")
+LAYERS = [
+    ["errors", "distributed", "images", "images.pixels", "networks.layers"],
+    ["config", "schedules", "networks.unet", "networks.original", "images.medical"],
+    ["files", "cli", "spacing", "networks", "batches", "neighbors"],
+    ["devices", "features", "toys", "exercises", "images.files"],
+    ["diffusion", "images.cache"],
+    ["samplers", "metrics", "advice", "environment"],
+    ["solvers", "training"],
+    ["sampling", "stopping", "estimate", "plots"],
+    ["explorer"],
+    ["recording", "widgets", "benchmark"],
+    ["train", "predict", "evaluate"],
+]
+
+
+def name_of(path: Path) -> str:
+    """The module of a file: "training", "networks.unet", "networks"."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0] if parts[0] in WHOLE else ".".join(p for p in parts if p != "__init__")
+
+
+MODULES = {name_of(path) for path in PACKAGE.rglob("*.py")} - {""}
+
+
+def imports_of(source: str) -> set[str]:
+    """The modules of the package that a source imports, in whatever form, also for types only."""
+
+    def module(dotted: str) -> str:
+        """The longest beginning of a dotted name that is a module."""
+        dotted = diffusion_lib._MODULES.get(dotted, dotted)
+        while dotted and dotted not in MODULES:
+            dotted = dotted.rpartition(".")[0]
+        return dotted
+
+    tree = ast.parse(source)
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    own = [
+        name.removeprefix("diffusion_lib.") for name in found if name.startswith("diffusion_lib.")
+    ]
+    return {module(name) for name in own} - {""}
+
+
+IMPORTS: dict[str, set[str]] = {name: set() for name in MODULES}
+for path in PACKAGE.rglob("*.py"):
+    if name_of(path):
+        IMPORTS[name_of(path)] |= imports_of(path.read_text()) - {name_of(path)}
 
 
 def test_conda_installs_what_pip_does():
@@ -53,40 +111,105 @@ def test_only_the_agreed_folders_are_at_the_top():
     if not listed:
         pytest.skip("not a git checkout")
     folders = {name.split("/")[0] for name in listed if "/" in name}
-    assert folders == {"notebooks", "diffusion_lib", "data", "tests", ".ci"}
+    visible = {name for name in folders if not name.startswith(".")}
+    assert visible == {"notebooks", "diffusion_lib", "data", "tests"}
+    assert folders - visible <= {".ci", ".github"}
 
 
-def test_a_file_of_the_package_imports_only_from_floors_below():
-    floors = [
-        {"errors"},
-        {"config", "files", "distributed"},
-        {"schedules", "networks", "images", "devices"},
-        {"batches", "features", "toys", "spacing"},
-        {"diffusion"},
-        {"samplers", "metrics"},
-        {"training"},
-        {"plots", "stopping", "exercises", "estimate"},
-        {"recording", "widgets"},
-        {"environment", "cli", "train", "predict", "evaluate", "benchmark"},
+def test_a_module_imports_only_from_layers_below():
+    assert sorted(name for layer in LAYERS for name in layer) == sorted(IMPORTS)
+    height = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+    for name, imported in IMPORTS.items():
+        upward = {other for other in imported if height[other] >= height[name]}
+        assert not upward, f"{name} imports {upward}"
+
+
+def test_the_map_in_the_readme_has_every_module_below_those_that_it_imports():
+    table = (ROOT / "README.md").read_text().split("## The package")[1]
+    rows = [
+        re.findall(r"`([\w/]+)(?:\.py)?`", row.split("|")[1])
+        for row in table.splitlines()
+        if row.startswith("| `")
     ]
-    height = {name: i for i, floor in enumerate(floors) for name in floor}
-    rooms = {}
-    for path in (ROOT / "diffusion_lib").rglob("*.py"):
-        room = path.relative_to(ROOT / "diffusion_lib").with_suffix("").parts[0]
-        rooms[room] = rooms.get(room, "") + path.read_text()
-    assert set(rooms) - {"__init__"} == set(height)
-    for name in set(height) - {"train", "predict", "evaluate", "benchmark"}:
-        imported = set(re.findall(r"from diffusion_lib\.(\w+)[\w.]* import", rooms[name])) - {name}
-        assert all(height[other] < height[name] for other in imported), f"{name}: {imported}"
+    place = {name.strip("/"): i for i, row in enumerate(rows) for name in row}
+
+    def row_of(module: str) -> int:
+        return place[module if module in place else module.split(".")[0]]
+
+    for name, imported in IMPORTS.items():
+        above = {other for other in imported if row_of(other) > row_of(name)}
+        assert not above, f"{name} stands above {above}"
+
+
+@pytest.mark.parametrize(
+    "source, imported",
+    [
+        ("from diffusion_lib.training import Trainer", {"training"}),
+        ("from diffusion_lib import training", {"training"}),
+        ("from diffusion_lib import Trainer", {"training"}),
+        ("import diffusion_lib.networks.unet as u", {"networks.unet"}),
+        ("def f():\n    from diffusion_lib.networks import layers, build_network",
+         {"networks", "networks.layers"}),
+        ("if TYPE_CHECKING:\n    from diffusion_lib.training import Report", {"training"}),
+    ],
+)  # fmt: skip
+def test_imports_are_found_in_every_form(source, imported):
+    assert imports_of(source) == imported
+
+
+def test_no_file_of_the_library_is_longer_than_300_lines():
+    """Those of the exercises may be: they are lists of questions and mistakes."""
+    lengths = {
+        str(path.relative_to(PACKAGE)): len(path.read_text().splitlines())
+        for path in PACKAGE.rglob("*.py")
+        if "exercises" not in path.parts
+    }
+    assert {name: length for name, length in lengths.items() if length > 300} == {}
+
+
+def test_editors_see_the_names_that_can_be_imported():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    shown = {
+        alias.name: line.module.removeprefix("diffusion_lib.")
+        for line in block.body
+        for alias in line.names
+    }
+    assert shown == diffusion_lib._MODULES
+    assert all(getattr(diffusion_lib, name) for name in dir(diffusion_lib))
+
+
+@pytest.mark.parametrize("command", ["train", "predict", "evaluate", "benchmark"])
+def test_help_does_not_wait_for_torch(command):
+    program = (
+        "import runpy, sys; sys.argv[1:] = ['--help']\n"
+        f"try: runpy.run_module('diffusion_lib.{command}', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'numpy', 'matplotlib', 'PIL'} & sys.modules.keys()))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0 and result.stdout.splitlines()[-1] == "[]", result
+
+
+def test_models_and_the_trainer_do_not_wait_for_pictures():
+    """matplotlib and tensorboard take longer to import than all of the rest but torch."""
+    program = (
+        "import sys; from diffusion_lib import GaussianDiffusion, NoiseSchedule, Trainer, sample\n"
+        "print(sorted({'torchvision', 'matplotlib', 'tensorboard'} & sys.modules.keys()))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0 and result.stdout == "[]\n", result
 
 
 def test_the_names_on_the_command_line_are_those_of_the_functions():
     """config.py repeats them, because importing the functions would make --help wait for torch."""
     assert list(config.SCHEDULES) == list(schedules.SCHEDULES)
-    assert list(config.SAMPLERS) == list(samplers.SAMPLERS)
+    assert list(config.SAMPLERS) == list(sampling.SAMPLERS)
     assert set(config.SPACINGS) == {"auto", *spacing.SPACINGS}
+    assert list(config.FEATURES) == list(features.FEATURES)
 
 
+@pytest.mark.slow
 def test_an_installed_package_brings_the_bundled_sets_and_models(tmp_path):
     """Builds the wheel that `pip install git+...` would, and reads them out of it."""
     subprocess.run(
@@ -120,6 +243,7 @@ def test_an_installed_package_brings_the_bundled_sets_and_models(tmp_path):
     assert image_shapes == "[(3, 16, 16), (1, 28, 28), (1, 64, 64)]"
 
 
+@pytest.mark.slow
 def test_jupyterlab_has_widgets_and_paired_notebooks():
     """What `make lab` opens has the extensions of ipywidgets and jupytext, switched on."""
     result = subprocess.run(
@@ -128,11 +252,3 @@ def test_jupyterlab_has_widgets_and_paired_notebooks():
     listed = re.sub("\x1b[^m]*m", "", result.stdout + result.stderr)
     for extension in ("@jupyter-widgets/jupyterlab-manager", "jupyterlab-jupytext"):
         assert re.search(rf"{extension} v\S+ enabled OK", listed), listed
-
-
-def test_ruff_finds_nothing():
-    for command in (["check"], ["format", "--check"]):
-        result = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True
-        )
-        assert result.returncode == 0, result.stdout

@@ -22,7 +22,9 @@ from diffusion_lib import (
     sample,
     toys,
 )
-from diffusion_lib.samplers import SAMPLERS, dpm_solver_sde, sample_batches
+from diffusion_lib.config import DEFAULT_STEPS
+from diffusion_lib.sampling import SAMPLERS, sample_batches
+from diffusion_lib.solvers import dpm_solver_sde
 from diffusion_lib.spacing import spaced_timesteps
 
 MU, S = (0.3, -0.5), (0.2, 0.6)
@@ -72,7 +74,7 @@ def test_ddim_is_the_exact_map_from_noise_to_sample(schedule, steps):
     for factor, offset, variance in diffusion.network.reverse_steps(timesteps, eta=0):
         expected = factor * expected + offset
         assert variance == 0
-    found = last(ddim(diffusion, noise, steps, clip=False))
+    found = last(ddim(diffusion, noise, steps, clip="off"))
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8)
 
 
@@ -80,8 +82,8 @@ def test_ddim_is_the_exact_map_from_noise_to_sample(schedule, steps):
 @pytest.mark.parametrize("sampler", [ddpm, ddim])
 def test_what_the_network_predicts_makes_no_difference(sampler, prediction):
     noise = start(20)
-    reference = last(sampler(ideal(), noise, 30, seeded(), clip=False))
-    found = last(sampler(ideal(prediction=prediction), noise, 30, seeded(), clip=False))
+    reference = last(sampler(ideal(), noise, 30, seeded(), clip="off"))
+    found = last(sampler(ideal(prediction=prediction), noise, 30, seeded(), clip="off"))
     torch.testing.assert_close(found, reference, rtol=1e-7, atol=1e-7)
 
 
@@ -90,7 +92,7 @@ def test_what_the_network_predicts_makes_no_difference(sampler, prediction):
 def test_ddpm_has_exactly_the_moments_of_the_reverse_process(schedule, steps):
     diffusion = ideal(schedule)
     moments = diffusion.network.sampled_moments(even(100, steps), eta=1)
-    assert_moments(last(ddpm(diffusion, start(), steps, seeded(), clip=False)), *moments)
+    assert_moments(last(ddpm(diffusion, start(), steps, seeded(), clip="off")), *moments)
 
 
 @pytest.mark.parametrize("eta", [0.3, 1.0])
@@ -99,11 +101,11 @@ def test_ddpm_has_exactly_the_moments_of_the_reverse_process(schedule, steps):
 def test_ddim_has_exactly_the_moments_of_its_eta(schedule, steps, eta):
     diffusion = ideal(schedule)
     moments = diffusion.network.sampled_moments(even(100, steps), eta)
-    assert_moments(last(ddim(diffusion, start(), steps, seeded(), clip=False, eta=eta)), *moments)
+    assert_moments(last(ddim(diffusion, start(), steps, seeded(), clip="off", eta=eta)), *moments)
 
 
 @pytest.mark.parametrize("steps", [1, 5, 100])
-@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("clip", ["off", "static"])
 def test_ddim_with_eta_one_is_ddpm(steps, clip):
     # Not only in distribution: with the same noise every step is the same.
     diffusion, noise = ideal("cosine"), start(50)
@@ -118,10 +120,10 @@ def test_ddim_with_eta_one_is_ddpm(steps, clip):
 @pytest.mark.parametrize(("sampler", "eta"), [(ddpm, 1), (ddim, 0)])
 def test_many_steps_lead_to_the_data(sampler, eta):
     diffusion = ideal("cosine", timesteps=1000)
-    mean, std = diffusion.network.sampled_moments(even(1000, None), eta)
+    mean, std = diffusion.network.sampled_moments(even(1000, 1000), eta)
     np.testing.assert_allclose(mean, MU, atol=0.01)
     np.testing.assert_allclose(std, S, rtol=0.02)
-    assert_moments(last(sampler(diffusion, start(4000), None, seeded(), clip=False)), mean, std)
+    assert_moments(last(sampler(diffusion, start(4000), 1000, seeded(), clip="off")), mean, std)
 
 
 def test_more_steps_come_closer_to_the_data():
@@ -152,18 +154,18 @@ def test_the_last_step_adds_no_noise(sampler, steps):
 @EVERY
 def test_a_step_says_what_the_network_saw(sampler):
     diffusion, x = ideal(timesteps=20), start(9)
-    for step in sampler(diffusion, x, 6, seeded(), clip=False):
+    for step in sampler(diffusion, x, 6, seeded(), clip="off"):
         k, c = diffusion.network.guess(step.t)
         np.testing.assert_allclose(step.x0, k * x.numpy() + c, rtol=1e-9, atol=1e-9)
         x = step.x
 
 
 @EVERY
-def test_clipping_holds_every_guess_between_minus_one_and_one(sampler):
+def test_clipping_keeps_every_guess_between_minus_one_and_one(sampler):
     diffusion = ideal(timesteps=20, mu=(0.9, -3), s=(1, 1))
     noise = start(200)
     clipped = list(sampler(diffusion, noise, generator=seeded()))
-    free = list(sampler(diffusion, noise, generator=seeded(), clip=False))
+    free = list(sampler(diffusion, noise, generator=seeded(), clip="off"))
     assert all(step.x0.abs().max() <= 1 for step in clipped)
     assert clipped[-1].x.abs().max() <= 1 + 1e-9
     assert free[-1].x.abs().max() > 2
@@ -173,7 +175,7 @@ def test_clipping_holds_every_guess_between_minus_one_and_one(sampler):
 @pytest.mark.parametrize("steps", [None, 1, 2, 7])
 def test_timesteps_are_asked_in_order_from_the_last_to_zero(sampler, steps):
     yielded = [step.t for step in sampler(ideal(timesteps=20), start(2), steps)]
-    assert yielded == even(20, steps)
+    assert yielded == even(20, steps or 20)
     if steps is None:
         assert yielded == list(range(19, -1, -1))
 
@@ -193,7 +195,7 @@ def test_an_eta_that_cannot_be_is_refused(eta):
 @EVERY
 def test_a_run_can_be_stopped_early_and_leaves_gradients_on(sampler):
     diffusion, noise, taken = ideal(timesteps=20), start(2), 0
-    for step in sampler(diffusion, noise):
+    for step in sampler(diffusion, noise, steps=20):
         taken += 1
         assert torch.is_grad_enabled()
         assert not step.x.requires_grad
@@ -363,12 +365,30 @@ def test_sample_works_in_evaluation_mode():
         dict(batch_size=0),
         dict(steps=0),
         dict(steps=101),
+        dict(clip="cut"),
+        dict(spacing="even"),
+        dict(sampler="ddim", eta=1.5),
     ],
 )
 def test_sample_refuses_what_cannot_be_in_one_line(wrong):
     with pytest.raises(InputError) as caught:
         sample(ideal(mu=0.1, s=0.3), **{"count": 1, **wrong})
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "heun", "dpm_solver_sde"])
+def test_an_eta_for_a_sampler_that_has_none_is_refused_with_those_that_have_it(sampler):
+    with pytest.raises(InputError, match=f"^{sampler} has no eta: .* ddim or dpm_solver$"):
+        sample(ideal(mu=0.1, s=0.3), 1, sampler, eta=0.5)
+
+
+@EVERY
+def test_steps_of_none_are_the_default_of_the_sampler(sampler):
+    diffusion = ideal(timesteps=60, mu=0.1, s=0.3)
+    name = sampler.__name__
+    assert len(list(sampler(diffusion, start(1), None))) == (DEFAULT_STEPS[name] or 60)
+    samples = [sample(diffusion, 1, name, steps) for steps in (None, DEFAULT_STEPS[name] or 60)]
+    assert torch.equal(*samples)
 
 
 # The solvers. For data N(mu, s^2) the differential equation that they follow is solved exactly by
@@ -409,7 +429,7 @@ def test_a_solver_has_its_order_on_a_gaussian(solver, expected, schedule):
     errors = []
     for steps in (20, 40, 80, 160):
         # before the last step, which no solver can do better than the first order
-        step = list(solver(diffusion, noise, steps, clip=False, spacing="log_snr"))[-2]
+        step = list(solver(diffusion, noise, steps, clip="off", spacing="log_snr"))[-2]
         reached = spaced_timesteps(schedule, steps, "log_snr")[-1]
         errors.append(np.abs(step.x.numpy() - exact(diffusion, noise, reached)).max())
     for found in order(errors)[1:]:
@@ -418,13 +438,13 @@ def test_a_solver_has_its_order_on_a_gaussian(solver, expected, schedule):
 
 @pytest.mark.parametrize(("solver", "expected"), SOLVERS)
 def test_a_solver_has_its_order_on_a_mixture_of_gaussians(solver, expected):
-    centres = torch.tensor([[-1.0, 0.2], [0.4, 1.1], [0.9, -1.0]], dtype=torch.float64)
+    means = torch.tensor([[-1.0, 0.2], [0.4, 1.1], [0.9, -1.0]], dtype=torch.float64)
     schedule = fine("linear")
-    network = toys.IdealNetwork(toys.GaussianMixture(centres, 0.3), schedule)
+    network = toys.IdealNetwork(toys.GaussianMixture(means, 0.3), schedule)
     diffusion, noise = GaussianDiffusion(network, schedule), start(20)
 
     def ends(solver, steps):
-        return list(solver(diffusion, noise, steps, clip=False, spacing="log_snr"))[-2].x
+        return list(solver(diffusion, noise, steps, clip="off", spacing="log_snr"))[-2].x
 
     truth = ends(heun, 2000)
     errors = [(ends(solver, steps) - truth).abs().mean().item() for steps in (20, 40, 80, 160)]
@@ -438,14 +458,14 @@ def test_the_solver_begins_as_ddim_and_its_noisy_kin_as_ddpm(schedule):
     diffusion, noise = ideal(schedule), start(20)
     for solver, kin in ((dpm_solver, ddim), (dpm_solver_sde, ddpm)):
         for spacing in ("linspace", "log_snr"):
-            settings = dict(clip=False, spacing=spacing)
+            settings = dict(clip="off", spacing=spacing)
             a, b = (next(f(diffusion, noise, 7, seeded(), **settings)) for f in (solver, kin))
             torch.testing.assert_close(a.x, b.x, rtol=1e-7, atol=1e-7)
 
 
 def test_the_noisy_solver_has_the_moments_of_the_data():
     diffusion = ideal("cosine", timesteps=1000)
-    found = last(dpm_solver_sde(diffusion, start(), 200, seeded(), clip=False)).numpy()
+    found = last(dpm_solver_sde(diffusion, start(), 200, seeded(), clip="off")).numpy()
     np.testing.assert_allclose(found.mean(axis=0), MU, atol=0.02)
     np.testing.assert_allclose(found.std(axis=0), S, rtol=0.03)
 
@@ -453,7 +473,7 @@ def test_the_noisy_solver_has_the_moments_of_the_data():
 def test_the_noisy_solver_comes_closer_than_ddpm_with_as_many_steps():
     diffusion = ideal("cosine", timesteps=1000)
     worst = [
-        np.abs(last(f(diffusion, start(), 20, seeded(), clip=False)).numpy().std(axis=0) - S).max()
+        np.abs(last(f(diffusion, start(), 20, seeded(), clip="off")).numpy().std(axis=0) - S).max()
         for f in (dpm_solver_sde, ddpm)
     ]
     assert worst[0] < worst[1] / 2
@@ -465,7 +485,7 @@ def test_every_sampler_starts_from_a_schedule_that_leaves_nothing(sampler, steps
     schedule = NoiseSchedule("linear", 100, zero_terminal_snr=True)
     betas = schedule.betas.clamp(max=1 - 1e-12)  # the network of the test divides by alpha_bar
     diffusion = GaussianDiffusion(IdealNetwork(betas, MU, S, "v"), schedule, "v")
-    found = last(sampler(diffusion, start(2000), steps, seeded(), clip=False))
+    found = last(sampler(diffusion, start(2000), steps, seeded(), clip="off"))
     assert found.isfinite().all()
     np.testing.assert_allclose(found.mean(0), MU, atol=0.1)
 

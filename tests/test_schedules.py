@@ -1,10 +1,12 @@
 """The forward process and its reversal, against formulas written out once more in plain Python."""
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
+from helpers import FlowSchedule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,22 +41,18 @@ def log_alpha_bars(betas) -> list[float]:
     return [math.fsum(logs[: t + 1]) for t in range(len(logs))]
 
 
-def bayes(alpha, beta, alpha_bar_before, one_minus_before):
-    """Posterior of x' from x' ~ N(sqrt(alpha_bar_before) x_0, one_minus_before) and
-    x ~ N(sqrt(alpha) x', beta): the factors of x_0 and of x in its mean, and its variance."""
-    precision = 1 / one_minus_before + alpha / beta
-    return (
-        math.sqrt(alpha_bar_before) / one_minus_before / precision,
-        math.sqrt(alpha) / beta / precision,
-        1 / precision,
-    )
+def bayes(a, b, signal, variance):
+    """Posterior of x_s from x_s ~ N(signal x_0, variance) and x_t ~ N(a x_s, b): the factors of
+    x_0 and of x_t in its mean, and its variance."""
+    precision = 1 / variance + a**2 / b
+    return signal / variance / precision, a / b / precision, 1 / precision
 
 
-def coefficients(schedule, t, dtype, previous=None):
+def coefficients(schedule, t, dtype=torch.float64, s=None):
     """The factors of x_0 and of x_t in the posterior's mean, and its variance, each (N,)."""
     one, zero = torch.ones(len(t), 1, dtype=dtype), torch.zeros(len(t), 1, dtype=dtype)
-    of_x0, variance = schedule.posterior(one, zero, t, previous)
-    of_x_t, _ = schedule.posterior(zero, one, t, previous)
+    of_x0, variance = schedule.posterior(one, zero, t, s)
+    of_x_t, _ = schedule.posterior(zero, one, t, s)
     return of_x0[:, 0], of_x_t[:, 0], variance[:, 0]
 
 
@@ -76,13 +74,13 @@ def test_betas_follow_the_formula(name, timesteps):
 
 @pytest.mark.parametrize("name", ["linear", "quadratic", "sigmoid"])
 def test_betas_follow_start_and_end(name):
-    betas = NoiseSchedule(name, 20, start=0.01, end=0.3).betas
+    betas = NoiseSchedule(name, 20, beta_start=0.01, beta_end=0.3).betas
     np.testing.assert_allclose(betas, expected_betas(name, 20, 0.01, 0.3), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["linear", "quadratic"])
 def test_first_and_last_beta_are_start_and_end(name):
-    betas = NoiseSchedule(name, 7, start=0.01, end=0.3).betas
+    betas = NoiseSchedule(name, 7, beta_start=0.01, beta_end=0.3).betas
     np.testing.assert_allclose(betas[[0, -1]], [0.01, 0.3], rtol=1e-12)
 
 
@@ -165,23 +163,23 @@ def test_arguments_make_the_same_schedule_again():
         NoiseSchedule("quadratic", 30, shift=0.5, zero_terminal_snr=True),
         NoiseSchedule("cosine", 30, s=0.1),
     ):
-        again = NoiseSchedule(**schedule.arguments)
+        again = NoiseSchedule(**asdict(schedule))
         assert torch.equal(again.betas, schedule.betas)
         assert torch.equal(again.alpha_bars, schedule.alpha_bars)
-        assert again.arguments == schedule.arguments
-    assert schedule.arguments == dict(
+        assert asdict(again) == asdict(schedule)
+    assert asdict(schedule) == dict(
         name="cosine",
         timesteps=30,
-        start=1e-4,
-        end=0.02,
+        beta_start=1e-4,
+        beta_end=0.02,
         s=0.1,
         shift=1.0,
         zero_terminal_snr=False,
     )
 
 
-def test_arguments_of_before_the_shift_was_invented_make_the_plain_schedule():
-    old = dict(name="cosine", timesteps=30, start=1e-4, end=0.02, s=0.008)
+def test_arguments_without_a_shift_make_the_plain_schedule():
+    old = dict(name="cosine", timesteps=30, beta_start=1e-4, beta_end=0.02, s=0.008)
     assert torch.equal(NoiseSchedule(**old).alpha_bars, NoiseSchedule("cosine", 30).alpha_bars)
 
 
@@ -213,11 +211,11 @@ def test_the_posterior_is_narrower_than_the_step_and_ends_at_x0(schedule, seed):
 def test_the_posterior_keeps_the_forward_process(schedule, seed):
     # If x_t is drawn from q(x_t | x_0), the posterior must lead to q(x_{t-1} | x_0).
     t = torch.randint(1, schedule.timesteps, (1,), generator=torch.Generator().manual_seed(seed))
-    of_x0, of_x_t, variance = coefficients(schedule, t, torch.float64)
+    of_x0, of_x_t, variance = coefficients(schedule, t)
     now, before = schedule.alpha_bars[t], schedule.alpha_bars[t - 1]
     torch.testing.assert_close(of_x0 + of_x_t * now.sqrt(), before.sqrt(), rtol=1e-8, atol=0)
-    spread = of_x_t**2 * (1 - now) + variance
-    torch.testing.assert_close(spread, 1 - before, rtol=1e-8, atol=0)
+    variance = of_x_t**2 * (1 - now) + variance
+    torch.testing.assert_close(variance, 1 - before, rtol=1e-8, atol=0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -269,28 +267,70 @@ def test_the_dtype_of_the_images_is_kept(dtype):
     assert [result.dtype for result in results] == [dtype] * 3
 
 
+# Signal and sigma
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signal_and_sigma_are_the_factors_of_the_image_and_of_the_noise(name):
+    schedule, t = NoiseSchedule(name, 1000), torch.arange(1000)
+    logs = log_alpha_bars(expected_betas(name, 1000))
+    signal = [math.exp(log / 2) for log in logs]
+    sigma = [math.sqrt(-math.expm1(log)) for log in logs]
+    np.testing.assert_allclose(schedule.signal(t), signal, rtol=1e-8)
+    np.testing.assert_allclose(schedule.sigma(t), sigma, rtol=1e-8)
+
+
+def test_signal_and_sigma_of_an_int_are_floats():
+    schedule, t = NoiseSchedule("cosine", 10), torch.arange(-1, 10)
+    for of_t in (schedule.signal, schedule.sigma):
+        values = [of_t(int(i)) for i in t]
+        assert all(type(value) is float for value in values)
+        assert values == of_t(t).tolist()
+        assert of_t(3, torch.zeros(2, 5)) == values[4]
+
+
+def test_signal_and_sigma_without_images_are_float64():
+    t = torch.tensor([2, 8, -1])
+    for of_t in (NoiseSchedule("linear", 10).signal, NoiseSchedule("linear", 10).sigma):
+        assert of_t(t).dtype == torch.float64 and of_t(t).shape == (3,)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_signal_and_sigma_follow_the_dtype_the_axes_and_the_device_of_the_images(dtype):
+    """The device that holds nothing, meta, stands for one that the machine may not have."""
+    schedule, t = NoiseSchedule("linear", 10), torch.tensor([2, 8])
+    for device in ("cpu", "meta", "cpu"):
+        x = torch.zeros(2, 3, 4, dtype=dtype, device=device)
+        for of_t in (schedule.signal, schedule.sigma):
+            values = of_t(t.to(device), x)
+            assert (values.dtype, values.device.type) == (dtype, device)
+            assert values.shape == (2, 1, 1)
+            if device == "cpu":
+                assert torch.equal(values.flatten(), of_t(t).to(dtype))
+        assert schedule.add_noise(x, t.to(device), x).dtype == dtype
+
+
 def test_minus_one_is_the_clean_image():
     schedule = NoiseSchedule("linear", 10)
     x0, noise = torch.randn(2, 4, 3)
     t = torch.full((4,), -1)
-    assert torch.equal(schedule.add_noise(x0, t, noise), x0)
-    assert schedule.at("alpha_bar", t, x0).flatten().tolist() == [1] * 4
-    assert schedule.at("log_alpha_bar", t, x0).flatten().tolist() == [0] * 4
+    for minus_one in (-1, t):
+        assert torch.equal(schedule.add_noise(x0, minus_one, noise), x0)
+    assert (schedule.signal(-1), schedule.sigma(-1)) == (1.0, 0.0)
+    for x in (None, x0):
+        assert schedule.signal(t, x).flatten().tolist() == [1] * 4
+        assert schedule.sigma(t, x).flatten().tolist() == [0] * 4
 
 
-def test_tables_hold_what_their_names_say():
-    schedule, t = NoiseSchedule("cosine", 10), torch.arange(10)
-    kept = np.cumprod(1 - expected_betas("cosine", 10))
-    x = torch.zeros(10, 1, 1, dtype=torch.float64)
-    for table, expected in {
-        "alpha_bar": kept,
-        "log_alpha_bar": np.log(kept),
-        "sqrt_alpha_bar": np.sqrt(kept),
-        "sqrt_one_minus_alpha_bar": np.sqrt(1 - kept),
-    }.items():
-        values = schedule.at(table, t, x)
-        assert values.shape == (10, 1, 1)
-        np.testing.assert_allclose(values.flatten(), expected, rtol=1e-9)
+def test_one_int_for_all_images_is_the_same_as_one_for_each():
+    schedule = NoiseSchedule("sigmoid", 10)
+    x0, noise = torch.randn(2, 4, 3, 2, dtype=torch.float64)
+    for t in (0, 4, 9):
+        expected = schedule.add_noise(x0, torch.full((4,), t), noise)
+        torch.testing.assert_close(schedule.add_noise(x0, t, noise), expected, rtol=1e-14, atol=0)
+
+
+# The posterior
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -301,7 +341,9 @@ def test_the_posterior_is_that_of_bayes_at_every_timestep(name, dtype, tolerance
     betas = expected_betas(name, 1000)
     logs = log_alpha_bars(betas)
     expected = [
-        bayes(1 - betas[t], betas[t], math.exp(logs[t - 1]), -math.expm1(logs[t - 1]))
+        bayes(
+            math.sqrt(1 - betas[t]), betas[t], math.exp(logs[t - 1] / 2), -math.expm1(logs[t - 1])
+        )
         for t in range(1, 1000)
     ]
     found = coefficients(NoiseSchedule(name, 1000), torch.arange(1, 1000), dtype)
@@ -309,16 +351,16 @@ def test_the_posterior_is_that_of_bayes_at_every_timestep(name, dtype, tolerance
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("t", "previous"), [(2, 0), (9, 3), (19, 18), (19, 0)])
-def test_a_leap_is_the_posterior_of_the_steps_it_skips(name, t, previous):
+@pytest.mark.parametrize(("t", "s"), [(2, 0), (9, 3), (19, 18), (19, 0)])
+def test_a_leap_is_the_posterior_of_the_steps_it_skips(name, t, s):
     betas = expected_betas(name, 20, 1e-3, 0.3)
-    alpha, beta = 1.0, 0.0  # of x_t given x_previous, one step after the other
-    for step in range(previous + 1, t + 1):
+    alpha, beta = 1.0, 0.0  # of x_t given x_s, one step after the other
+    for step in range(s + 1, t + 1):
         alpha, beta = alpha * (1 - betas[step]), beta * (1 - betas[step]) + betas[step]
-    kept = math.prod(1 - betas[: previous + 1])
-    expected = bayes(alpha, beta, kept, 1 - kept)
+    kept = math.prod(1 - betas[: s + 1])
+    expected = bayes(math.sqrt(alpha), beta, math.sqrt(kept), 1 - kept)
     schedule = NoiseSchedule(name, 20, 1e-3, 0.3)
-    found = coefficients(schedule, torch.tensor([t]), torch.float64, torch.tensor([previous]))
+    found = coefficients(schedule, torch.tensor([t]), s=torch.tensor([s]))
     np.testing.assert_allclose(torch.cat(found), expected, rtol=1e-9)
 
 
@@ -338,6 +380,33 @@ def test_a_leap_of_one_is_the_default():
         schedule.posterior(x0, x_t, t, t - 1), schedule.posterior(x0, x_t, t), strict=True
     ):
         assert torch.equal(given_, default)
+
+
+@pytest.mark.parametrize("schedule", [NoiseSchedule("cosine", 20), FlowSchedule(20)], ids=str)
+def test_the_posterior_of_ints_is_that_of_tensors(schedule):
+    x0, x_t = torch.randn(2, 4, 3, 2, dtype=torch.float64)
+    for t, s in ((19, 18), (19, 3), (7, 0), (5, -1), (0, -1), (4, None)):
+        mean, variance = schedule.posterior(x0, x_t, t, s)
+        many = [None if i is None else torch.full((4,), i) for i in (t, s)]
+        expected_mean, expected_variance = schedule.posterior(x0, x_t, *many)
+        assert type(variance) is float and expected_variance.shape == (4, 1, 1)
+        assert expected_variance.flatten().tolist() == pytest.approx([variance] * 4, rel=1e-12)
+        torch.testing.assert_close(mean, expected_mean, rtol=1e-12, atol=1e-12)
+
+
+def test_the_posterior_does_not_need_a_schedule_that_preserves_variance():
+    schedule = FlowSchedule(20)
+    for t in range(1, 20):
+        for s in range(t):
+            (signal_t, signal_s), (sigma_t, sigma_s) = (
+                (of_t(t), of_t(s)) for of_t in (schedule.signal, schedule.sigma)
+            )
+            a = signal_t / signal_s
+            expected = bayes(a, sigma_t**2 - (a * sigma_s) ** 2, signal_s, sigma_s**2)
+            found = coefficients(schedule, torch.tensor([t]), s=torch.tensor([s]))
+            np.testing.assert_allclose(torch.cat(found), expected, rtol=1e-9)
+        of_x0, of_x_t, variance = coefficients(schedule, torch.tensor([t]), s=torch.tensor([-1]))
+        assert (of_x_t, variance) == (0, 0) and of_x0.item() == pytest.approx(1, rel=1e-12)
 
 
 # Shift and zero terminal SNR
@@ -432,12 +501,12 @@ def test_with_zero_terminal_snr_every_step_can_be_undone(name, dtype):
     t = torch.arange(1000)
     x0, x_t = torch.randn(2, 1000, 3, dtype=dtype, generator=torch.Generator().manual_seed(0))
     assert torch.equal(schedule.add_noise(x0, t, x_t)[-1], x_t[-1])  # pure noise
-    for previous in (t - 1, (t - 50).clamp(min=-1), torch.full_like(t, -1)):
-        mean, variance = schedule.posterior(x0, x_t, t, previous)
+    for s in (t - 1, (t - 50).clamp(min=-1), torch.full_like(t, -1)):
+        mean, variance = schedule.posterior(x0, x_t, t, s)
         assert mean.isfinite().all() and variance.isfinite().all()
         assert ((variance >= 0) & (variance <= 1)).all()
         # x_T says nothing: what is before it is drawn as if there were only x_0
-        last, kept = previous[-1:], schedule.at("alpha_bar", previous[-1:], x0)[0]
+        last, kept = s[-1:], schedule.signal(s[-1:], x0)[0] ** 2
         torch.testing.assert_close(mean[-1:], schedule.add_noise(x0[-1:], last, 0 * x0[-1:]))
         torch.testing.assert_close(variance[-1], 1 - kept, rtol=1e-5, atol=1e-7)
 
@@ -450,97 +519,3 @@ def test_a_schedule_that_is_nothing_long_before_its_end_is_refused_or_finite(tim
         assert len(str(error).splitlines()) == 1
     else:
         assert_consistent(schedule)
-
-
-# Between the timesteps
-
-TABLES = ("alpha_bar", "log_alpha_bar", "sqrt_alpha_bar", "sqrt_one_minus_alpha_bar")
-KINDS = [{}, {"shift": 3.0}, {"shift": 0.3}, {"zero_terminal_snr": True}]
-
-
-def at(schedule, table, t, dtype=torch.float64):
-    t = torch.as_tensor(t)
-    return schedule.at(table, t, torch.zeros(len(t), 1, dtype=dtype))[:, 0]
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"),
-    [(torch.float64, 1e-12), (torch.float32, 1e-6)],
-    ids=["double", "single"],
-)
-def test_whole_floats_are_the_integers(name, kind, dtype, tolerance):
-    schedule = NoiseSchedule(name, 1000, **kind)
-    t = torch.arange(-1, 999 if kind.get("zero_terminal_snr") else 1000)
-    for table in TABLES:
-        whole, floats = (at(schedule, table, i, dtype) for i in (t, t.float()))
-        assert floats.dtype == dtype and floats.shape == whole.shape
-        torch.testing.assert_close(floats, whole, rtol=1000 * tolerance, atol=tolerance)
-        assert torch.equal(at(schedule, table, t.double(), dtype), floats)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_nothing_is_left_at_the_end_as_a_float_either(dtype):
-    schedule, end = NoiseSchedule("linear", 100, zero_terminal_snr=True), [99.0]
-    for table, expected in {
-        "alpha_bar": 0,
-        "sqrt_alpha_bar": 0,
-        "sqrt_one_minus_alpha_bar": 1,
-    }.items():
-        assert at(schedule, table, end, dtype).item() == pytest.approx(expected, abs=1e-7)
-
-
-@PROPERTY
-@given(schedules(), st.integers(0, 2**31))
-def test_between_two_timesteps_lies_what_is_between_their_noises(schedule, seed):
-    generator = torch.Generator().manual_seed(seed)
-    t = torch.rand(40, dtype=torch.float64, generator=generator) * schedule.timesteps - 1
-    t = t.sort().values
-    for table in TABLES:
-        found = at(schedule, table, t)
-        low, high = (at(schedule, table, i.long()) for i in (t.floor(), t.ceil()))
-        low, high = torch.minimum(low, high), torch.maximum(low, high)
-        assert ((found >= low - 1e-12) & (found <= high + 1e-12)).all()
-        sign = 1 if table == "sqrt_one_minus_alpha_bar" else -1
-        assert (sign * found.diff() >= -1e-12).all()
-
-
-def test_between_two_timesteps_the_angle_between_image_and_noise_is_a_straight_line():
-    for kind in KINDS:
-        schedule = NoiseSchedule("cosine", 20, **kind)
-        angles = [0.0, *(math.acos(math.sqrt(kept)) for kept in schedule.alpha_bars)]
-        for t, share in [(-1, 0.5), (0, 0.25), (7, 0.9), (17, 0.5), (18, 0.999)]:
-            angle = (1 - share) * angles[t + 1] + share * angles[t + 2]
-            for table, expected in {
-                "alpha_bar": math.cos(angle) ** 2,
-                "log_alpha_bar": 2 * math.log(math.cos(angle)),
-                "sqrt_alpha_bar": math.cos(angle),
-                "sqrt_one_minus_alpha_bar": math.sin(angle),
-            }.items():
-                found = at(schedule, table, torch.tensor([t + share], dtype=torch.float64)).item()
-                assert found == pytest.approx(expected, rel=1e-6, abs=1e-9)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(
-    "t", [torch.tensor([2, 8]), torch.tensor([2.5, 8.0])], ids=["int", "float"]
-)
-def test_tables_follow_the_dtype_and_the_device_of_the_images(dtype, t):
-    """The device that holds nothing, meta, stands for one that the machine may not have."""
-    schedule = NoiseSchedule("linear", 10)
-    for device in ("cpu", "meta", "cpu"):
-        x = torch.zeros(2, 3, 4, dtype=dtype, device=device)
-        for table in TABLES:
-            values = schedule.at(table, t.to(device), x)
-            assert (values.dtype, values.device.type) == (dtype, device)
-            assert values.shape == (2, 1, 1)
-        assert schedule.add_noise(x, t.to(device), x).dtype == dtype
-
-
-def test_noise_added_between_the_timesteps_keeps_unit_variance():
-    schedule = NoiseSchedule("linear", 1000, shift=2.0)
-    t = torch.linspace(0, 999, 333, dtype=torch.float64)
-    one, zero = torch.ones(333, 1).double(), torch.zeros(333, 1).double()
-    power = schedule.add_noise(one, t, zero) ** 2 + schedule.add_noise(zero, t, one) ** 2
-    torch.testing.assert_close(power, one, rtol=1e-12, atol=0)

@@ -74,7 +74,7 @@ def test_log_snr_leaps_over_what_is_noise_to_any_eye():
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_all_timesteps_are_all_timesteps(spacing):
-    assert spaced_timesteps(LINEAR, None, spacing) == list(range(999, -1, -1))
+    assert spaced_timesteps(LINEAR, 1000, spacing) == list(range(999, -1, -1))
 
 
 @pytest.mark.parametrize("spacing", ["linspace", "trailing", "log_snr"])

@@ -1,4 +1,4 @@
-"""Data in the plane: its densities and its best guesses, against plain numerical integration."""
+"""Data in the plane: its densities and posterior means, against plain numerical integration."""
 
 import math
 
@@ -17,58 +17,74 @@ def grid(limit: float = 6.0, step: float = 0.05) -> torch.Tensor:
     return torch.cartesian_prod(line, line)
 
 
-def density(points, centres, variance):
-    """The mean of bells, written out."""
-    squares = (points[:, None] - centres[None]).square().sum(2)
+def density(points, means, variance):
+    """The mean of Gaussian densities, written out."""
+    squares = (points[:, None] - means[None]).square().sum(2)
     return ((-squares / (2 * variance)).exp() / (2 * math.pi * variance)).mean(1)
 
 
-@pytest.mark.parametrize("alpha_bar", [1.0, 0.7, 0.05])
-def test_the_density_is_that_of_moved_and_widened_bells(alpha_bar):
+@pytest.mark.parametrize(("signal", "sigma"), [(1.0, 0.0), (0.8, 0.6), (0.1, 0.9), (0.5, 0.5)])
+def test_the_density_is_that_of_moved_and_widened_gaussians(signal, sigma):
     points = grid(step=0.5)
-    expected = density(
-        points, alpha_bar**0.5 * MIXTURE.centres.double(), alpha_bar * 0.09 + 1 - alpha_bar
-    )
-    assert torch.allclose(MIXTURE.log_density(points, alpha_bar), expected.log(), atol=1e-6)
+    variance = signal**2 * 0.09 + sigma**2
+    expected = density(points, signal * MIXTURE.means.double(), variance)
+    found = MIXTURE.log_density(points, signal, sigma)
+    assert torch.allclose(found, expected.log(), atol=1e-6)
+
+
+def test_the_density_of_the_data_is_the_default():
+    points = grid(step=0.5)
+    assert torch.equal(MIXTURE.log_density(points), MIXTURE.log_density(points, 1.0, 0.0))
+
+
+def test_each_point_can_have_its_own_timestep():
+    schedule, t = NoiseSchedule("cosine", 100), torch.tensor([0, 30, 99])
+    points = torch.randn(3, 2, dtype=torch.float64)
+    signal, sigma = schedule.signal(t, points), schedule.sigma(t, points)
+    together = MIXTURE.log_density(points, signal, sigma)
+    means = MIXTURE.posterior_mean(points, signal, sigma)
+    for i, point in enumerate(points.split(1)):
+        factors = signal[i].item(), sigma[i].item()
+        assert torch.allclose(MIXTURE.log_density(point, *factors), together[i])
+        assert torch.allclose(MIXTURE.posterior_mean(point, *factors), means[i])
 
 
 def test_the_density_integrates_to_one():
-    assert abs(MIXTURE.log_density(grid(), 0.4).exp().sum() * 0.05**2 - 1) < 1e-6
+    assert abs(MIXTURE.log_density(grid(), 0.6, 0.8).exp().sum() * 0.05**2 - 1) < 1e-6
 
 
-@pytest.mark.parametrize("alpha_bar", [0.9, 0.5, 0.02])
-def test_the_best_guess_is_the_mean_of_x0_given_x_t(alpha_bar):
+@pytest.mark.parametrize(("signal", "sigma"), [(0.95, 0.3), (0.7, 0.7), (0.14, 0.99), (0.4, 0.3)])
+def test_the_posterior_mean_is_the_mean_of_x0_given_x_t(signal, sigma):
     """Bayes by brute force: all x_0 of a fine grid, weighted by how likely they lead to x_t."""
     x0, x_t = grid(), torch.tensor([[0.3, -0.2], [-2.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
-    prior = density(x0, MIXTURE.centres.double(), 0.09)  # (M,)
-    alpha_bars = torch.full((1, 1), alpha_bar, dtype=torch.float64)
+    prior = density(x0, MIXTURE.means.double(), 0.09)  # (M,)
     for point in x_t:
-        squares = (point - alpha_bar**0.5 * x0).square().sum(1)
-        weight = prior * (-squares / (2 * (1 - alpha_bar))).exp()
+        squares = (point - signal * x0).square().sum(1)
+        weight = prior * (-squares / (2 * sigma**2)).exp()
         expected = (weight[:, None] * x0).sum(0) / weight.sum()
-        assert torch.allclose(MIXTURE.best_guess(point[None], alpha_bars)[0], expected, atol=1e-5)
+        found = MIXTURE.posterior_mean(point[None], signal, sigma)[0]
+        assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_drawn_points_have_the_moments_of_the_mixture_and_know_their_bell():
-    points, bell = MIXTURE.draw(20_000, torch.Generator().manual_seed(0))
-    assert points.shape == (20_000, 2) and set(bell.tolist()) == {0, 1, 2}
-    assert torch.allclose(points.mean(0), MIXTURE.centres.mean(0), atol=0.03)
-    away = points - MIXTURE.centres[bell]
+def test_samples_have_the_moments_of_the_mixture_and_know_their_component():
+    points, component = MIXTURE.sample(20_000, torch.Generator().manual_seed(0))
+    assert points.shape == (20_000, 2) and set(component.tolist()) == {0, 1, 2}
+    assert torch.allclose(points.mean(0), MIXTURE.means.mean(0), atol=0.03)
+    away = points - MIXTURE.means[component]
     assert torch.allclose(away.std(0), torch.full((2,), 0.3), atol=0.01)
 
 
 def test_the_same_generator_draws_the_same_points():
-    first, again = (MIXTURE.draw(5, torch.Generator().manual_seed(3))[0] for _ in range(2))
+    first, again = (MIXTURE.sample(5, torch.Generator().manual_seed(3))[0] for _ in range(2))
     assert torch.equal(first, again)
 
 
-def test_without_spread_the_best_guess_is_one_of_the_images_when_there_is_little_noise():
-    """Images as centres: the ideal denoiser of a training set knows it by heart."""
+def test_with_a_std_of_0_and_little_noise_the_posterior_mean_is_one_of_the_images():
+    """Images as means: the ideal denoiser of a training set has memorised it."""
     images = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    by_heart = GaussianMixture(images, 0.0)
-    alpha_bar = torch.full((6, 1), 0.99)
+    memorised = GaussianMixture(images, 0.0)
     noisy = 0.99**0.5 * images + 0.1 * torch.randn(images.shape, generator=torch.Generator())
-    assert torch.allclose(by_heart.best_guess(noisy, alpha_bar), images, atol=1e-4)
+    assert torch.allclose(memorised.posterior_mean(noisy, 0.99**0.5, 0.1), images, atol=1e-4)
 
 
 @pytest.mark.parametrize("sampler", [ddpm, ddim])
@@ -77,16 +93,16 @@ def test_a_sampler_with_the_ideal_network_lands_on_the_spiral(sampler):
     perfect = GaussianDiffusion(IdealNetwork(mixture, schedule), schedule)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(500, 2, generator=generator)
-    for step in sampler(perfect, noise, 250, generator, clip=False):
+    for step in sampler(perfect, noise, 250, generator, clip="off"):
         samples = step.x
-    drawn, _ = mixture.draw(500, generator)
-    likely, wanted = (mixture.log_density(x, 1.0).mean() for x in (samples, drawn))
-    assert abs(likely - wanted) < 0.25
-    assert mixture.log_density(noise, 1.0).mean() < wanted - 10
+    data, _ = mixture.sample(500, generator)
+    found, expected = (mixture.log_density(x).mean() for x in (samples, data))
+    assert abs(found - expected) < 0.25
+    assert mixture.log_density(noise).mean() < expected - 10
 
 
 def test_the_spiral_is_centred_and_as_large_as_noise():
-    points, _ = spiral().draw(5000, torch.Generator().manual_seed(0))
+    points, _ = spiral().sample(5000, torch.Generator().manual_seed(0))
     assert points.mean(0).abs().max() < 0.1
     assert abs(points.std() - 1) < 0.05
     assert points.abs().max() < 2.5

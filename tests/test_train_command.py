@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_images, noise_image
+from helpers import make_images, noise_image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from diffusion_lib import GaussianDiffusion, TrainConfig, train, training
-from diffusion_lib.files import load_file
-from diffusion_lib.samplers import SAMPLERS, ddpm
+from diffusion_lib import GaussianDiffusion, TrainConfig, build, diffusion, train, training
+from diffusion_lib.files import load_checkpoint
+from diffusion_lib.samplers import ddpm
+from diffusion_lib.sampling import SAMPLERS
 
 # One epoch of two steps, in a moment.
 TINY = [
@@ -48,7 +49,7 @@ def equal(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
 
 
 def state_of(path: Path) -> dict:
-    return load_file(path)["training"]
+    return load_checkpoint(path)["training"]
 
 
 def assert_refused(outcome, *words: str) -> None:
@@ -82,9 +83,9 @@ def test_a_run_leaves_what_the_readme_promises(command, images, tmp_path):
 def test_samples_of_an_epoch_are_made_as_asked_for(command, images, tmp_path, monkeypatch):
     asked = []
 
-    def sampler(diffusion, noise, steps, generator):
+    def sampler(diffusion, noise, steps, *more):
         asked.append(steps)
-        return ddpm(diffusion, noise, steps, generator)
+        return ddpm(diffusion, noise, steps, *more)
 
     monkeypatch.setitem(SAMPLERS, "ddpm", sampler)
     outcome = command(
@@ -175,7 +176,7 @@ def config_of(monkeypatch):
         raise Stop(config)
 
     def config_of(*flags: str) -> TrainConfig:
-        monkeypatch.setattr(training, "build", stop)
+        monkeypatch.setattr(diffusion, "build", stop)
         with pytest.raises(Stop) as stopped:
             train.main(["mine", "faces", *flags])
         return stopped.value.args[0]
@@ -225,7 +226,6 @@ def test_defaults_are_those_of_the_contract(config_of, tmp_path, monkeypatch):
         (["--shift", "4"], "shift", 4.0),
         (["--zero_terminal_snr"], "zero_terminal_snr", True),
         (["--zero-terminal-snr"], "zero_terminal_snr", True),
-        (["--continuous"], "continuous", True),
         (["--min_snr", "5"], "min_snr", 5.0),
         (["--min-snr=5"], "min_snr", 5.0),
         (["--steps", "3"], "steps", 3),
@@ -253,7 +253,7 @@ def test_shift_and_zero_terminal_snr_reach_the_model(run):
     assert schedule.alpha_bars[-1] == 0
 
 
-@pytest.mark.parametrize("flags", ["--flip", "--continuous", "--min_snr 0.5", "--shift 2"])
+@pytest.mark.parametrize("flags", ["--flip", "--min_snr 0.5", "--shift 2"])
 def test_each_way_of_training_leads_to_other_weights(run, flags):
     run("plain", "--lr", 0.01)
     outcome = run("other", "--lr", 0.01, *flags.split())
@@ -447,7 +447,7 @@ def test_a_strange_autosave_is_not_replaced(run, tmp_path):
 def test_an_autosave_that_a_notebook_wrote_is_not_replaced(run, tmp_path):
     config = TrainConfig(image_size=8, width=8, timesteps=20, epochs=9, device="cpu")
     pixels = torch.zeros(6, 3, 8, 8, dtype=torch.uint8)
-    training.Trainer(training.build(config, 3), pixels, config).save("autosave.pth")
+    training.Trainer(build(config, 3), pixels, config).save("autosave.pth")
     before = (tmp_path / "autosave.pth").read_bytes()
     assert_refused(run("mine"), "autosave.pth")
     assert_refused(run("mine", "--resume"), "autosave.pth")
@@ -512,7 +512,6 @@ def test_images_and_log_may_be_disabled_from_now_on(command, images, resume, tmp
         ("--flip", "--flip"),
         ("--shift 2", "--shift"),
         ("--zero_terminal_snr", "--zero_terminal_snr"),
-        ("--continuous", "--continuous"),
         ("--min_snr 5", "--min_snr"),
         ("--prediction v", "--prediction"),
     ],
@@ -531,7 +530,7 @@ def test_settings_that_agree_with_the_run_may_be_repeated(run, resume):
 
 def test_the_new_settings_of_a_run_are_taken_over_bit_for_bit(run, resume):
     flags = ["-e", 2, "--flip", "--shift", 2, "--zero_terminal_snr", "--prediction", "v"]
-    flags += ["--continuous", "--min_snr", 5, "--lr", 0.01]
+    flags += ["--min_snr", 5, "--lr", 0.01]
     run("whole", *flags, "--folder", "whole")
     run("part", *flags, "--minutes", "1e-9")
     outcome = resume("part", *QUIET)
@@ -539,14 +538,14 @@ def test_the_new_settings_of_a_run_are_taken_over_bit_for_bit(run, resume):
     assert equal(weights_of("part.pth"), weights_of("whole/whole.pth"))
 
 
-NEWER = ("flip", "shift", "zero_terminal_snr", "continuous", "min_snr")
+NEWER = ("flip", "shift", "zero_terminal_snr", "min_snr")
 
 
 @pytest.fixture
 def old_run(run, tmp_path):
     """A run begun before there were the settings of NEWER."""
     run("mine", "-e", 2, "--minutes", "1e-9")
-    content = load_file(tmp_path / "autosave.pth")
+    content = load_checkpoint(tmp_path / "autosave.pth")
     for name in NEWER:
         del content["training"]["config"][name]
         content["schedule"].pop(name, None)
@@ -614,6 +613,7 @@ def start(*arguments: object, **settings) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_process_cleanly_and_it_can_be_resumed(images, resume, tmp_path, number):
     flags = [*TINY, *QUIET, "-e", 100_000]

@@ -198,8 +198,8 @@ def test_the_gradient_reaches_every_weight(attention):
 def test_every_block_on_the_left_is_skipped_over_to_the_right():
     network = awaken(small(blocks=2, multipliers=(1, 2, 2)))
     way_down = []
-    for blocks, halve in zip(network.down, network.halvings, strict=True):
-        way_down += [*blocks, halve]
+    for blocks, downsampler in zip(network.down, network.downsamplers, strict=True):
+        way_down += [*blocks, downsampler]
     way_down.append(network.middle1)
     for here, below in pairwise(way_down):
         if not isinstance(here, Block):
@@ -258,12 +258,12 @@ def test_it_can_learn_a_batch_by_heart():
     generator = torch.Generator().manual_seed(2)
     x, target = torch.randn(2, 4, 1, 8, 8, generator=generator)
     t = torch.tensor([0, 10, 100, 900])
-    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     losses = []
     for _ in range(100):
         loss = (network(x, t) - target).square().mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] / 10

@@ -12,14 +12,20 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion_lib import GaussianDiffusion, NoiseSchedule, TrainConfig, Trainer, UNet, ddim
-from diffusion_lib import widgets as drawing
-from diffusion_lib.training import build
+from diffusion_lib import (
+    GaussianDiffusion,
+    NoiseSchedule,
+    TrainConfig,
+    Trainer,
+    UNet,
+    ddim,
+    explorer,
+)
+from diffusion_lib.diffusion import build
+from diffusion_lib.explorer import schedule_code, schedule_figure
 from diffusion_lib.widgets import (
     denoising_scrubber,
-    schedule_code,
     schedule_explorer,
-    schedule_figure,
     scrubber_frame,
     status_line,
     training_view,
@@ -62,7 +68,7 @@ def test_the_figure_changes_with_the_cursor_the_schedule_and_the_picture():
     assert different(first, schedule_figure([linear], FACE, 0.4))
     assert different(first, schedule_figure([cosine], FACE, 0.3))
     assert different(first, schedule_figure([linear, cosine], FACE, 0.3))
-    assert different(first, schedule_figure([NoiseSchedule("linear", end=0.01)], FACE, 0.3))
+    assert different(first, schedule_figure([NoiseSchedule("linear", beta_end=0.01)], FACE, 0.3))
     assert different(first, schedule_figure([linear], GREY, 0.3))
 
 
@@ -76,8 +82,8 @@ def test_nothing_of_an_earlier_figure_is_left_in_a_later_one():
 def test_a_curve_runs_through_the_values_of_its_schedule():
     """The pixel where alpha_bar of the linear schedule is a half has the curve's colour."""
     schedule = NoiseSchedule("linear")
-    _, _, lines = drawing.empty_curves()
-    picture = np.array(drawing.draw_curves([schedule], 0.99))
+    _, _, lines = explorer.empty_curves()
+    picture = np.array(explorer.draw_curves([schedule], 0.99))
     half = (schedule.alpha_bars < 0.5).nonzero()[0].item() / 999
     x, y = lines[1].axes.transData.transform((half, 0.5))
     red, _, blue = picture[round(picture.shape[0] - y), round(x)].astype(int)
@@ -87,7 +93,7 @@ def test_a_curve_runs_through_the_values_of_its_schedule():
 
 
 def test_the_strip_goes_from_the_picture_to_noise():
-    strip = np.array(drawing.draw_strips([NoiseSchedule("cosine")], FACE / 127.5 - 1, 1.0))
+    strip = np.array(explorer.draw_strips([NoiseSchedule("cosine")], FACE / 127.5 - 1, 1.0))
     large = FACE.repeat_interleave(4, 1).repeat_interleave(4, 2).permute(1, 2, 0).numpy()
     first = strip[30:94, 70:134].astype(int)
     assert np.abs(first - large).mean() < 8  # one faint step
@@ -97,12 +103,12 @@ def test_the_strip_goes_from_the_picture_to_noise():
 
 
 def test_small_and_grey_pictures_and_the_shortest_schedule_are_drawn():
-    schedules = [NoiseSchedule(name, 2, 0.1, 0.8) for name in drawing.COLOURS]
+    schedules = [NoiseSchedule(name, 2, 0.1, 0.8) for name in explorer.COLORS]
     assert schedule_figure(schedules, GREY, 1.0).width == 880
 
 
 def test_the_code_makes_the_schedules_that_are_shown():
-    settings = dict(timesteps=300, start=2e-4, end=0.07, s=0.05)
+    settings = dict(timesteps=300, beta_start=2e-4, beta_end=0.07, s=0.05)
     lines = schedule_code(["linear", "cosine", "sigmoid"], **settings).splitlines()
     for line, name in zip(lines, ["linear", "cosine", "sigmoid"], strict=True):
         made = eval(line, {"NoiseSchedule": NoiseSchedule})
@@ -112,7 +118,7 @@ def test_the_code_makes_the_schedules_that_are_shown():
 def test_the_code_leaves_defaults_out():
     assert schedule_code(["linear"]) == 'NoiseSchedule("linear", timesteps=1000)'
     assert schedule_code(["cosine"], s=0.1) == 'NoiseSchedule("cosine", timesteps=1000, s=0.1)'
-    assert "end" not in schedule_code(["cosine"], end=0.5)
+    assert "end" not in schedule_code(["cosine"], beta_end=0.5)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +126,8 @@ def test_the_code_leaves_defaults_out():
     [
         (widgets.FloatSlider, "cursor t / T", 0.8),
         (widgets.SelectionSlider, "T", 50),
-        (widgets.SelectionSlider, "start", 1e-3),
-        (widgets.SelectionSlider, "end", 0.1),
+        (widgets.SelectionSlider, "beta_start", 1e-3),
+        (widgets.SelectionSlider, "beta_end", 0.1),
         (widgets.FloatSlider, "s (cosine)", 0.1),
         (widgets.ToggleButton, "sigmoid", True),
         (widgets.Dropdown, "picture", "grey"),
@@ -147,9 +153,9 @@ def test_settings_that_cannot_be_are_answered_in_words_and_the_picture_stays():
     box = schedule_explorer({"face": FACE})
     figure, words = inside(box, widgets.Image), inside(box, widgets.HTML)
     before = figure.value
-    inside(box, widgets.SelectionSlider, "end").value = 1e-3
-    inside(box, widgets.SelectionSlider, "start").value = 1e-2
-    assert "start &lt;= end" in words.value and figure.value != before  # end alone was fine
+    inside(box, widgets.SelectionSlider, "beta_end").value = 1e-3
+    inside(box, widgets.SelectionSlider, "beta_start").value = 1e-2
+    assert "beta_start &lt;= beta_end" in words.value and figure.value != before  # the end was fine
     for name in ("linear", "cosine"):
         inside(box, widgets.ToggleButton, name).value = False
     assert "choose at least one schedule" in words.value
@@ -184,7 +190,7 @@ def test_uploads_are_read_in_the_form_of_ipywidgets_8_and_of_7():
 def test_an_upload_that_is_no_picture_is_named():
     box = schedule_explorer({"face": FACE})
     inside(box, widgets.FileUpload).value = (uploaded("<notes>.txt", b"hello"),)
-    assert "&lt;notes&gt;.txt is no image" in inside(box, widgets.HTML).value
+    assert "&lt;notes&gt;.txt is not an image" in inside(box, widgets.HTML).value
     assert inside(box, widgets.Dropdown, "picture").value == "face"
 
 
@@ -238,7 +244,7 @@ def trainer():
 def displayed(monkeypatch):
     """What the view displays, in order."""
     shown = []
-    monkeypatch.setattr(drawing, "display", shown.append)
+    monkeypatch.setattr("diffusion_lib.widgets.display", shown.append)
     return shown
 
 

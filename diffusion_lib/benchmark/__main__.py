@@ -1,72 +1,90 @@
-"""Measure: python -m diffusion_lib.benchmark loading|speed|quality|ablation|steps [--help]
+"""Measure speed and quality: python -m diffusion_lib.benchmark TASK [--help]
 
-    loading PATH   does training wait for images?
-    speed          how fast is training, beside the original and other trainers?
-    quality        how good after so many seconds of training, beside other trainers?
-    ablation       what is each choice of the recipe worth?
-    steps          how good after so many steps of each sampler?
-
-The last three add a line for every run to --output, and go on where that file ends.
+All tasks but `loading` add a line for every run to --output; `quality`, `ablation` and `steps` skip
+the runs that the file already holds.
 """
 
 import sys
+from dataclasses import fields
+from pathlib import Path
 
+from diffusion_lib.benchmark.config import QUALITY, SPEED, LoadingConfig, SpeedConfig
 from diffusion_lib.cli import Parser, run
-from diffusion_lib.config import BUNDLED
+from diffusion_lib.config import BUNDLED, BUNDLED_NAMES
 from diffusion_lib.errors import InputError
 
-TRAINERS = ("ours", "smalldiffusion", "diffusers", "denoising-diffusion-pytorch")
+CONFIGS = {"loading": LoadingConfig, "speed": SpeedConfig}
+TASKS = {
+    "loading": "does training wait for images?",
+    "speed": "how fast is training, beside the original and other trainers?",
+    "quality": "how good are samples after so many seconds of training, beside other trainers?",
+    "ablation": "what is each choice of the recipe worth?",
+    "steps": "how good are samples after so many steps of each sampler?",
+}
+DEFAULT = "(default: %(default)s)"
 
 
 def build_parser(task: str) -> Parser:
-    parser = Parser(prog=f"benchmark {task}", description=f"See the {task}.py of this package.")
+    parser = Parser(prog=f"benchmark {task}", description=TASKS[task].capitalize())
+    add = parser.add_argument
+    if task == "loading":
+        add("path", metavar="PATH", help=f"a folder of images, a .zip, or {BUNDLED_NAMES}")
+    if task in ("speed", "quality"):
+        names = SPEED if task == "speed" else QUALITY
+        add("--who", nargs="+", choices=names, default=names, help="trainers (default: all)")
     if task == "quality":
-        parser.add_argument("--who", nargs="+", choices=TRAINERS, default=TRAINERS)
-        parser.add_argument("--data", nargs="+", choices=BUNDLED, default=("faces", "digits"))
-        parser.add_argument("--seconds", nargs="+", type=int, default=(60, 180), metavar="N")
+        add(
+            "--data",
+            nargs="+",
+            choices=BUNDLED,
+            default=BUNDLED[:2],
+            help="bundled sets (default: faces digits)",
+        )
+        add(
+            "--seconds",
+            nargs="+",
+            type=int,
+            default=(60, 180),
+            metavar="N",
+            help="seconds of training (default: 60 180)",
+        )
     if task == "ablation":
-        parser.add_argument("--data", choices=BUNDLED, default="faces")
-        parser.add_argument("--seconds", type=int, default=60, metavar="N")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each kind")
-    parser.add_argument(
-        "-o", "--output", default=f"{task}.jsonl", metavar="FILE", help="(default: %(default)s)"
-    )
+        add("--data", choices=BUNDLED, default=BUNDLED[0], help=f"bundled set {DEFAULT}")
+        add("--seconds", type=int, default=60, metavar="N", help=f"of training {DEFAULT}")
+    if task in CONFIGS:
+        parser.add_options(CONFIGS[task])
+    else:
+        add("--seeds", type=int, default=3, metavar="N", help=f"runs of each {DEFAULT}")
+    if task != "loading":
+        add(
+            "-o",
+            "--output",
+            default=f"{task}.jsonl",
+            metavar="FILE",
+            help=f"for the records {DEFAULT}",
+        )
     return parser
 
 
 def main(arguments: list[str] | None = None) -> None:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    task, *rest = arguments or ["--help"]
+    task, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if task in ("-h", "--help"):
         print(__doc__)
+        print(*(f"    {name:<10}{question}" for name, question in TASKS.items()), sep="\n")
         return
-    if task == "loading":
-        from diffusion_lib.benchmark.loading import main as loading
-
-        loading(rest)
-        return
-    if task == "speed":
-        from diffusion_lib.benchmark.speed import main as speed
-
-        speed(rest)
-        return
-    if task not in ("quality", "ablation", "steps"):
-        raise InputError(f"choose loading, speed, quality, ablation or steps, not {task!r}")
+    if task not in TASKS:
+        raise InputError(f"the task must be one of {', '.join(TASKS)}, not {task!r}")
     chosen = vars(build_parser(task).parse_args(rest))
-    output, seeds = chosen.pop("output"), chosen.pop("seeds")
+    if task in CONFIGS:
+        names = {option.name for option in fields(CONFIGS[task])} & chosen.keys()
+        chosen["config"] = CONFIGS[task](**{name: chosen.pop(name) for name in names})
+    if task == "speed" and not Path(chosen["output"]).parent.is_dir():
+        raise InputError(f"there is no folder {Path(chosen['output']).parent} for the measurements")
 
-    from diffusion_lib.benchmark import ablation, quality, steps
-    from diffusion_lib.benchmark.records import print_table, read
+    from diffusion_lib.benchmark import loading, quality, speed
 
-    if task == "quality":
-        quality.measure(output, seeds=seeds, **chosen)
-        print_table(read(output), ("data", "seconds", "who"))
-    elif task == "ablation":
-        ablation.measure(output, seeds=seeds, **chosen)
-        print_table(read(output), ("choice",))
-    else:
-        steps.measure(output, seeds)
-        print_table(read(output), ("sampler", "steps"))
+    module = {"loading": loading, "speed": speed}.get(task, quality)
+    getattr(module, task)(**chosen)
 
 
 if __name__ == "__main__":

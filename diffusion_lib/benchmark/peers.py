@@ -1,87 +1,61 @@
-"""Other small trainers, each as its own documentation sets it up.
+"""Other small trainers as contestants, each as its own documentation sets it up.
 
 They are no dependencies: `pip install diffusers denoising-diffusion-pytorch smalldiffusion`.
-All are fed from our `BatchStream`, so that nobody waits for a loader. A width asks for the network
-of the documentation, in its proportions. Without one, differences from the documentation are what
-a CPU and 16 pixels ask for: narrow networks, batches of at most 64, and a learning rate for minutes
-instead of hours: the best of those tried on the portraits.
+All draw from our `BatchStream`, so that none waits for a loader. With a width, a network is that
+of the documentation, in its proportions, and batches are as large as ours. Without one, differences
+from the documentation are what a CPU and 16 pixels ask for: narrow networks, batches of at most 64,
+and a learning rate for minutes instead of hours: the best of those tried on the portraits.
 
 On a GPU the number format is the documentation's too: float16 by `accelerate` where that is turned
 on (denoising-diffusion-pytorch, diffusers), or else float32 (smalldiffusion), in which PyTorch
-computes convolutions as TF32.
+computes convolutions as TF32. All sample in float32.
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-SAMPLER_STEPS = 25  # of everybody's sampler
-CPU = torch.device("cpu")
-
-
-class Peer(NamedTuple):
-    """A model in training.
-
-    batch_size: images a step.
-    step: takes images in [-1, 1], shape (N, C, S, S), and the share 0..1 of the training time that
-        has passed; does one optimisation step.
-    sample: takes a number, gives so many new images in [-1, 1] by the peer's own sampler.
-    network: what is trained.
-    precision: the number format in which it is trained.
-    """
-
-    batch_size: int
-    step: Callable[[Tensor, float], None]
-    sample: Callable[[int], Tensor]
-    network: nn.Module
-    precision: torch.dtype
+from diffusion_lib.benchmark.contestants import SAMPLER_STEPS, Contestant, batches_of
+from diffusion_lib.config import TrainConfig
 
 
-def denoising_diffusion_pytorch(
-    channels: int, size: int, lr: float = 2e-3, width: int = 0, device: torch.device = CPU
-) -> Peer:
+def denoising_diffusion_pytorch(pixels: Tensor, config: TrainConfig, width: int = 0) -> Contestant:
     """The README's `Unet`, `GaussianDiffusion` and `Trainer`: v, sigmoid schedule, EMA 0.995."""
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
     from ema_pytorch import EMA
 
-    if width:
-        network = Unet(dim=width, dim_mults=(1, 2, 4, 8), channels=channels, flash_attn=True)
-    else:
-        network = Unet(dim=16, dim_mults=(1, 2, 4), channels=channels, flash_attn=False)
-    model = GaussianDiffusion(
-        network, image_size=size, timesteps=1000, sampling_timesteps=SAMPLER_STEPS
-    ).to(device)
-    optimiser = torch.optim.Adam(model.parameters(), lr=lr, betas=(0.9, 0.99))
+    channels, size, device = *pixels.shape[1:3], torch.device(config.device)
+    batch_size = config.batch_size if width else 32
+    batches = batches_of(pixels, config, batch_size)
+    levels = (1, 2, 4, 8) if width else (1, 2, 4)
+    network = Unet(width or 16, dim_mults=levels, channels=channels, flash_attn=width > 0)
+    model = GaussianDiffusion(network, image_size=size, sampling_timesteps=SAMPLER_STEPS)
+    optimizer = torch.optim.Adam(model.to(device).parameters(), lr=2e-3, betas=(0.9, 0.99))
     average = EMA(model, beta=0.995, update_every=10)
-    precision, scaler = accelerated(device)
+    accelerate = Accelerate(optimizer, device)
 
-    def step(images: Tensor, progress: float) -> None:
+    def step(progress: float) -> None:
         model.train()
-        with torch.autocast(device.type, precision, enabled=scaler.is_enabled()):
-            loss = model((images + 1) / 2)
+        images = (next(batches) + 1) / 2
+        with accelerate.autocast():
+            loss = model(images)
         loss.item()  # for its progress bar
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimiser)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        scaler.step(optimiser)
-        scaler.update()
-        optimiser.zero_grad()
+        accelerate.step(loss)
         average.update()
+
+    def predict(x: Tensor) -> Tensor:
+        return network(x, torch.ones(len(x), device=device))
 
     def sample(count: int) -> Tensor:
         average.ema_model.eval()
         return average.ema_model.sample(batch_size=count) * 2 - 1
 
-    return Peer(32, step, sample, network, precision)
+    return Contestant(network, batch_size, step, predict, sample, accelerate.precision)
 
 
-def diffusers(
-    channels: int, size: int, lr: float = 2e-3, width: int = 0, device: torch.device = CPU
-) -> Peer:
+def diffusers(pixels: Tensor, config: TrainConfig, width: int = 0) -> Contestant:
     """The training tutorial's `UNet2DModel` and `DDPMScheduler`: epsilon, linear, cosine decay.
 
     The tutorial's six levels go down from 128 pixels to 4, with attention at 8. Smaller images go
@@ -90,52 +64,53 @@ def diffusers(
     """
     from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 
+    channels, size, device = *pixels.shape[1:3], torch.device(config.device)
+    batch_size = config.batch_size if width else 16
+    batches = batches_of(pixels, config, batch_size)
+    widths, attention_level = [32, 64, 64], 1
     if width:
         levels = max(1, min(6, int(math.log2(size / 4)) + 1))
         widths = [width * multiplier for multiplier in (1, 1, 2, 2, 4, 4)[:levels]]
-        attentive, blocks = max(0, levels - 2), 2
-    else:
-        widths, attentive, blocks = [32, 64, 64], 1, 1
-    kinds = ["Attn" if level == attentive else "" for level in range(len(widths))]
+        attention_level = max(0, levels - 2)
+    kinds = ["Attn" if level == attention_level else "" for level in range(len(widths))]
     network = UNet2DModel(
         sample_size=size,
         in_channels=channels,
         out_channels=channels,
-        layers_per_block=blocks,
+        layers_per_block=2 if width else 1,
         block_out_channels=widths,
         norm_num_groups=16 if width % 32 else 32,
         down_block_types=[f"{kind}DownBlock2D" for kind in kinds],
         up_block_types=[f"{kind}UpBlock2D" for kind in reversed(kinds)],
     ).to(device)
     schedule = DDPMScheduler(num_train_timesteps=1000)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=lr)
-    precision, scaler = accelerated(device)
-    warmup = 0.05  # of the time: the tutorial's 500 steps are about that share of its run
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
+    accelerate = Accelerate(optimizer, device)
+    warmup = 0.05  # of the time: the tutorial's 500 steps are about this fraction of its run
 
-    def step(images: Tensor, progress: float) -> None:
+    def step(progress: float) -> None:
         network.train()
-        for group in optimiser.param_groups:
-            rise = min(1.0, progress / warmup)
-            fall = 0.5 * (1 + math.cos(math.pi * max(0.0, progress - warmup) / (1 - warmup)))
-            group["lr"] = lr * rise * fall
+        falling = max(0.0, progress - warmup) / (1 - warmup)
+        for group in optimizer.param_groups:
+            cosine = 0.5 * (1 + math.cos(math.pi * falling))
+            group["lr"] = 2e-3 * min(1.0, progress / warmup) * cosine
+        images = next(batches)
         noise = torch.randn_like(images)
-        t = torch.randint(0, schedule.config.num_train_timesteps, (len(images),), device=device)
-        with torch.autocast(device.type, precision, enabled=scaler.is_enabled()):
-            answer = network(schedule.add_noise(images, noise, t), t, return_dict=False)[0]
-        loss = F.mse_loss(answer.float(), noise)
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimiser)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        scaler.step(optimiser)
-        scaler.update()
-        optimiser.zero_grad()
+        t = torch.randint(0, 1000, (len(images),), device=device)
+        with accelerate.autocast():
+            prediction = network(schedule.add_noise(images, noise, t), t, return_dict=False)[0]
+        loss = F.mse_loss(prediction.float(), noise)
+        accelerate.step(loss)
         loss.item()  # for its progress bar
+
+    def predict(x: Tensor) -> Tensor:
+        return network(x, torch.ones(len(x), device=device)).sample
 
     @torch.no_grad()
     def sample(count: int) -> Tensor:
         network.eval()
         # The tutorial takes 1,000 steps of DDPM; this is the same library's way to take fewer, and
-        # holds x_0 in range as the tutorial does. (Its DPM-Solver++ does not: worse, if so early.)
+        # clips x_0 as the tutorial does. (Its DPM-Solver++ does not: worse, if so early.)
         solver = DDIMScheduler.from_config(schedule.config)
         solver.set_timesteps(SAMPLER_STEPS)
         x = torch.randn(count, channels, size, size, device=device)
@@ -143,12 +118,10 @@ def diffusers(
             x = solver.step(network(x, t).sample, t, x).prev_sample
         return x
 
-    return Peer(16, step, sample, network, precision)
+    return Contestant(network, batch_size, step, predict, sample, accelerate.precision)
 
 
-def smalldiffusion(
-    channels: int, size: int, lr: float = 4e-3, width: int = 0, device: torch.device = CPU
-) -> Peer:
+def smalldiffusion(pixels: Tensor, config: TrainConfig, width: int = 0) -> Contestant:
     """The Fashion-MNIST example: epsilon on a log-linear schedule, `Scaled(Unet)`, EMA 0.999.
 
     With a width, the network of the example with the larger images, CIFAR-10.
@@ -157,47 +130,64 @@ def smalldiffusion(
     from smalldiffusion import Scaled, ScheduleLogLinear, Unet, samples
     from smalldiffusion.diffusion import generate_train_sample
 
+    channels, size, device = *pixels.shape[1:3], torch.device(config.device)
+    batch_size = config.batch_size if width else 64
+    batches = batches_of(pixels, config, batch_size)
+    shape = dict(ch=32, ch_mult=(1, 1, 2), attn_resolutions=(size // 2,))
     if width:
         shape = dict(ch=width, ch_mult=(1, 2, 2, 2), attn_resolutions=(16,))
-    else:
-        shape = dict(ch=32, ch_mult=(1, 1, 2), attn_resolutions=(size // 2,))
     network = Scaled(Unet)(size, channels, channels, **shape).to(device)
     schedule = ScheduleLogLinear(sigma_min=0.01, sigma_max=20, N=800)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=lr)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
     # as torch_ema does it: the decay warms up as (1 + n) / (10 + n)
     average = torch.optim.swa_utils.AveragedModel(
         network,
         avg_fn=lambda mean, new, n: mean.lerp(new, 1 - min(0.999, (1 + int(n)) / (10 + int(n)))),
     )
 
-    def step(images: Tensor, progress: float) -> None:
+    def step(progress: float) -> None:
         network.train()
-        optimiser.zero_grad()
-        loss = network.get_loss(*generate_train_sample(images, schedule)[:3])
+        optimizer.zero_grad()
+        loss = network.get_loss(*generate_train_sample(next(batches), schedule)[:3])
         loss.item()  # for its progress bar
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         average.update_parameters(network)
+
+    def predict(x: Tensor) -> Tensor:
+        return network(x, torch.ones((), device=device))  # one noise level for all images
 
     def sample(count: int) -> Tensor:
         # a single process and the processor's own precision, as on a machine without a GPU
-        settings = dict(gam=1.6, batchsize=count, accelerator=Accelerator(cpu=device == CPU))
-        *_, x0 = samples(average.module, schedule.sample_sigmas(SAMPLER_STEPS), **settings)
+        how = dict(gam=1.6, batchsize=count, accelerator=Accelerator(cpu=device.type == "cpu"))
+        *_, x0 = samples(average.module, schedule.sample_sigmas(SAMPLER_STEPS), **how)
         return x0
 
-    return Peer(64, step, sample, network, torch.float32)
+    return Contestant(network, batch_size, step, predict, sample)
 
 
-def accelerated(device: torch.device) -> tuple[torch.dtype, torch.amp.GradScaler]:
-    """The number format and the scaler of gradients that `accelerate` takes for "fp16": on a GPU.
-    Elsewhere, float32 and a scaler that does nothing.
-    """
-    gpu = device.type == "cuda"
-    return torch.float16 if gpu else torch.float32, torch.amp.GradScaler(device.type, enabled=gpu)
+class Accelerate:
+    """What `accelerate` makes of "fp16": on a GPU mixed precision, elsewhere nothing."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device):
+        self.optimizer, gpu = optimizer, device.type == "cuda"
+        self.precision = torch.float16 if gpu else torch.float32
+        self.autocast = lambda: torch.autocast(device.type, torch.float16, enabled=gpu)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=gpu)
+
+    def step(self, loss: Tensor) -> None:
+        """The gradient, clipped to a norm of 1, and a step of the optimizer."""
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        for group in self.optimizer.param_groups:
+            torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
 
 
 PEERS = {
-    "denoising-diffusion-pytorch": denoising_diffusion_pytorch,
-    "diffusers": diffusers,
     "smalldiffusion": smalldiffusion,
+    "diffusers": diffusers,
+    "denoising-diffusion-pytorch": denoising_diffusion_pytorch,
 }

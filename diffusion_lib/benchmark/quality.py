@@ -1,30 +1,34 @@
-"""Time to quality: so many seconds of training, then how far are the samples from the real images?
+"""How good are samples? Their distance to the real images, beside that of other samples.
 
-All train on the same images for the same seconds of one processor core, and are judged by the same
-distance. Seconds are those that the process computed (`time.process_time`), with one thread: so a
-machine that also does other things does not favour anyone.
+Trainers (`quality`) and recipes (`ablation`) train on the same images for the same seconds of one
+processor core. Seconds are those that the process computed (`time.process_time`), with one thread:
+so a machine that also does other things favours nobody. Samplers (`steps`) draw from the bundled
+model of portraits.
 """
 
-import itertools
 import time
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from itertools import product
 
 import torch
 from torch import Tensor
 
-from diffusion_lib.batches import BatchStream
-from diffusion_lib.benchmark.peers import PEERS, SAMPLER_STEPS, Peer
-from diffusion_lib.benchmark.records import append, read
+from diffusion_lib.benchmark.contestants import Contestant, ours
+from diffusion_lib.benchmark.peers import PEERS
+from diffusion_lib.benchmark.records import print_medians, read, run_missing
 from diffusion_lib.config import TrainConfig
+from diffusion_lib.diffusion import GaussianDiffusion
 from diffusion_lib.features import FeatureStatistics, efficientnet_features
 from diffusion_lib.images.cache import load_images
 from diffusion_lib.images.pixels import to_images
 from diffusion_lib.metrics import frechet_distance, kernel_distance
-from diffusion_lib.samplers import sample
-from diffusion_lib.training import Trainer, build
+from diffusion_lib.sampling import sample
 
+CONTESTANTS = {"ours": ours, **PEERS}
 IMAGE_SIZE = 16
-SAMPLES = 300
-OURS = dict(
+SAMPLES = 300  # of a trained model
+RECIPE = dict(
     image_size=IMAGE_SIZE,
     beta_schedule="cosine",
     shift=0.5,
@@ -36,52 +40,100 @@ OURS = dict(
     lr=4e-3,
     device="cpu",
 )
+CHOICES = {
+    "the recipe": {},
+    "predict v": {"prediction": "v"},
+    "linear schedule": {"beta_schedule": "linear", "shift": 1.0},
+    "no shift of the noise": {"shift": 1.0},
+    "two blocks a level": {"blocks": 2},
+    "folded pixels": {"patch": 2},
+    "a wider network": {"width": 32},
+    "batches of 64": {"batch_size": 64},
+    "half the learning rate": {"lr": 2e-3},
+    "weights by min-SNR": {"min_snr": 5.0},
+    "no average of weights": {"ema": 0.0},
+}
+STEPS = {
+    "dpm_solver": (5, 10, 20),
+    "dpm_solver_sde": (10, 20),
+    "heun": (5, 10),
+    "ddim": (10, 20, 50),
+    "ddpm": (50, 1000),
+}
+STEPS_SAMPLES = 250  # of each sampler
 
 
-def ours(pixels: Tensor, config: TrainConfig) -> Peer:
-    """Our trainer. It draws its own batches; the learning rate falls to 0 as the time runs out."""
-    trainer = Trainer(build(config, pixels.shape[1]), pixels, config)
-
-    def step(_: Tensor, progress: float) -> None:
-        trainer.diffusion.train()
-        trainer.steps = max(round(trainer.step / progress), trainer.step + 1)
-        trainer.train_step()
-
-    seeds = itertools.count(config.seed)  # other images at every call
-
-    def draw_some(count: int) -> Tensor:
-        settings = dict(sampler="dpm_solver_sde", steps=SAMPLER_STEPS, seed=next(seeds))
-        return sample(trainer.average, count, **settings)
-
-    network = trainer.diffusion.network
-    return Peer(config.batch_size, step, draw_some, network, trainer.precision)
+def quality(
+    output: str, who: Iterable[str], data: Iterable[str], seconds: Iterable[int], seeds: int
+) -> None:
+    """Train every contestant on every set, for each of the times and seeds."""
+    train_all(output, "who", who, data, seconds, seeds)
 
 
-def draw(who: str, pixels: Tensor, seconds: float, seed: int, **changes) -> Tensor:
-    """Train for so many seconds, then sample: (SAMPLES, C, H, W) in [-1, 1].
+def ablation(output: str, data: str, seconds: int, seeds: int) -> None:
+    """Train our recipe with all of its choices, and without one at a time."""
+    train_all(output, "choice", CHOICES, [data], [seconds], seeds)
 
-    Args:
-        who: "ours", or one of PEERS.
-        pixels: uint8, shape (N, C, H, W).
-        changes: to the recipe, if it is ours.
-    """
-    torch.manual_seed(seed)
+
+def train_all(
+    output: str,
+    key: str,
+    names: Iterable[str],
+    data: Iterable[str],
+    seconds: Iterable[int],
+    seeds: int,
+) -> None:
+    """Do all runs. key: whether the names are those of contestants, "who", or of our choices."""
+    images = {name: load_images(name, IMAGE_SIZE) for name in data}
+    scorer = cache(lambda name: Scorer(images[name]))
+
+    def measure(run: dict) -> dict:
+        torch.manual_seed(run["seed"])
+        config = TrainConfig(**{**RECIPE, **CHOICES.get(run[key], {}), "seed": run["seed"]})
+        make = partial(CONTESTANTS.get(run[key], ours), images[run["data"]], config)
+        return scorer(run["data"]).distances(train_and_sample(make, run["seconds"]))
+
+    runs = [
+        {key: name, "data": some, "seconds": limit, "seed": seed}
+        for some, limit, seed, name in product(data, seconds, range(seeds), names)
+    ]
+    run_missing(output, runs, measure)
+    print_medians(read(output), ("data", "seconds", key))
+
+
+def train_and_sample(make: Callable[[], Contestant], seconds: float) -> Tensor:
+    """Train a contestant for so many seconds, then sample: (SAMPLES, C, H, W) in [-1, 1]."""
     torch.set_num_threads(1)
-    started, number = time.process_time(), 0
-    if who == "ours":
-        trainee = ours(pixels, TrainConfig(**{**OURS, "seed": seed, **changes}))
-    else:
-        trainee = PEERS[who](pixels.shape[1], pixels.shape[2])
-    batches = BatchStream(pixels, trainee.batch_size, seed, torch.device("cpu"))
+    started = time.process_time()
+    contestant = make()
     while (spent := time.process_time() - started) < seconds:
-        trainee.step(batches.batch(number), max(spent / seconds, 1e-6))
-        number += 1
+        contestant.step(max(spent / seconds, 1e-6))
     with torch.no_grad():
-        return torch.cat([trainee.sample(50) for _ in range(SAMPLES // 50)]).clamp(-1, 1)
+        return torch.cat([contestant.sample(50) for _ in range(SAMPLES // 50)]).clamp(-1, 1)
 
 
-class Judge:
-    """The distances of samples from a set of real images, uint8, shape (N, C, H, W)."""
+def steps(output: str, seeds: int) -> None:
+    """Sample from the bundled model of portraits with every sampler, in few and in many steps."""
+    diffusion = GaussianDiffusion.load("faces")
+    scorer = cache(lambda: Scorer(load_images("faces", diffusion.image_shape[-1])))
+
+    def measure(run: dict) -> dict:
+        chosen = {key: run[key] for key in ("sampler", "steps", "seed")}
+        return scorer().distances(sample(diffusion, STEPS_SAMPLES, **chosen))
+
+    # calls of the network: heun calls it twice in each step except the last one
+    runs = [
+        dict(sampler=name, steps=n, calls=2 * n - 1 if name == "heun" else n, seed=seed)
+        for seed in range(seeds)
+        for name, numbers in STEPS.items()
+        for n in numbers
+    ]
+    run_missing(output, runs, measure)
+    print_medians(read(output), ("sampler", "steps"))
+
+
+class Scorer:
+    """Distances of samples to a set of real images, uint8, (N, C, H, W)."""
 
     def __init__(self, pixels: Tensor):
         torch.set_num_threads(1)
@@ -95,28 +147,10 @@ class Judge:
         return statistics
 
     def distances(self, samples: Tensor) -> dict[str, float]:
-        """For samples in [-1, 1], shape (N, C, H, W)."""
+        """Of samples in [-1, 1], (N, C, H, W)."""
         fake = self.statistics(samples)
         return {
             "samples": len(samples),
             "kernel": round(kernel_distance(self.real.rows, fake.rows).mean, 4),
             "frechet": round(frechet_distance(self.real, fake), 1),
         }
-
-
-def measure(path: str, data: list[str], who: list[str], seconds: list[int], seeds: int) -> None:
-    """Do all runs that the file at `path` does not hold yet, and add them to it."""
-    keys = ("who", "data", "seconds", "seed")
-    done = {tuple(record[key] for key in keys) for record in read(path)}
-    for name in data:
-        pixels, judge = load_images(name, IMAGE_SIZE), None
-        for time_limit in seconds:
-            for seed in range(seeds):
-                for trainee in who:
-                    run = (trainee, name, time_limit, seed)
-                    if run in done:
-                        continue
-                    judge = judge or Judge(pixels)
-                    samples = draw(trainee, pixels, time_limit, seed)
-                    append(path, {**dict(zip(keys, run, strict=True)), **judge.distances(samples)})
-                    print(*run, flush=True)

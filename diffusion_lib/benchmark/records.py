@@ -1,10 +1,11 @@
-"""Where measurements are kept: a line of json for each, in `data/measurements/NAME.jsonl`."""
+"""Records of measurements, one line of JSON each, and the tables that show them."""
 
 import json
 import os
 import platform
 import statistics
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -13,9 +14,7 @@ from diffusion_lib.files import bundled_file
 
 
 def measurements(name: str) -> list[dict]:
-    """What was measured under this name: "quality", "ablation" or "steps", as it comes with the
-    course. Each record is what one run gave.
-    """
+    """The bundled records "quality", "ablation" or "steps", one for each run."""
     return read(bundled_file(f"measurements/{name}.jsonl"))
 
 
@@ -27,14 +26,25 @@ def read(path: str | Path) -> list[dict]:
 
 def append(path: str | Path, record: dict) -> None:
     """Add a record, with the machine that made it, in one write: a kill leaves whole lines."""
-    record = {
-        **record,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
-        "torch": torch.__version__.split("+")[0],
-    }
+    threads = torch.get_num_threads()
+    threads = "one thread" if threads == 1 else f"{threads} threads"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {threads}"
+    record = {**record, "machine": machine, "torch": torch.__version__.split("+")[0]}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:
         file.write(json.dumps(record) + "\n")
+
+
+def run_missing(path: str | Path, runs: Iterable[dict], measure: Callable[[dict], dict]) -> None:
+    """Do the runs that the file at `path` does not hold yet, and add a record of each.
+
+    runs: what identifies each run; its record begins with that, and goes on with its measures.
+    """
+    records = read(path)
+    for run in runs:
+        if not any(run.items() <= record.items() for record in records):
+            append(path, {**run, **measure(run)})
+            print(*run.values(), flush=True)
 
 
 def medians(records: list[dict], keys: tuple[str, ...], value: str) -> dict[tuple, list[float]]:
@@ -45,9 +55,23 @@ def medians(records: list[dict], keys: tuple[str, ...], value: str) -> dict[tupl
     return {key: [min(all), statistics.median(all), max(all)] for key, all in groups.items()}
 
 
-def print_table(records: list[dict], keys: tuple[str, ...], value: str = "kernel") -> None:
-    """A line for each group of `medians`, in the order of the records."""
-    print(f"{value + ' distance':>44}: median (lowest to highest) of the seeds")
-    for key, (lowest, middle, highest) in medians(records, keys, value).items():
-        name = "  ".join(map(str, key))
-        print(f"{name:>44}: {middle:7.3f} ({lowest:.3f} to {highest:.3f})")
+def print_medians(records: list[dict], keys: tuple[str, ...]) -> None:
+    """The kernel distance of each group of `medians`, over the seeds."""
+    found = medians(records, keys, "kernel")
+    rows = [[*map(str, key), with_range(numbers, ".3f")] for key, numbers in found.items()]
+    print_table([*keys, "kernel distance"], rows)
+    print("median (lowest to highest) of the seeds")
+
+
+def with_range(numbers: list[float], form: str) -> str:
+    """median (lowest to highest)"""
+    median, lowest, highest = statistics.median(numbers), min(numbers), max(numbers)
+    return f"{median:{form}} ({lowest:{form}} to {highest:{form}})"
+
+
+def print_table(head: list[str], rows: list[list[str]]) -> None:
+    """Columns as wide as they must be, the first one flush left."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for first, *others in [head, *rows]:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        print("  ".join([first.ljust(widths[0]), *cells]).rstrip())

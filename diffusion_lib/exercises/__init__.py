@@ -12,8 +12,8 @@ from diffusion_lib.exercises.full_runs import (
     check_parts_that_fit,
 )
 from diffusion_lib.exercises.metrics import (
+    check_covariance_term,
     check_nearest_other,
-    check_spread_term,
     check_unbiased_distance,
 )
 from diffusion_lib.exercises.sampling import (
@@ -48,6 +48,7 @@ __all__ = [
     "check_attend_rows",
     "check_betas",
     "check_channels_read",
+    "check_covariance_term",
     "check_ema_update",
     "check_epochs_in",
     "check_fewest_steps",
@@ -69,7 +70,6 @@ __all__ = [
     "check_simple_loss",
     "check_slerp",
     "check_space_to_depth",
-    "check_spread_term",
     "check_to_bytes",
     "check_unbiased_distance",
     "check_zero_terminal_snr",

@@ -22,12 +22,14 @@ class Exercise:
     answer: the right function.
     mistakes: wrong functions, and what to tell a learner whose function does the same.
     cases: the arguments to try.
-    if_nan: what to tell a learner whose function answers with what is no number.
+    expects: what the function has to return, where the answer returns a tensor.
+    if_nan: what to tell a learner whose function returns nan.
     """
 
     answer: Callable
     mistakes: list[tuple[Callable, str]]
     cases: list[tuple[Any, ...]]
+    expects: str = "a tensor"
     if_nan: str = "some of it is nan: a root of a negative number, or a division of 0 by 0?"
 
     def judge(self, function: Callable) -> str:
@@ -44,14 +46,14 @@ class Exercise:
         for value, wanted in zip(given, right, strict=True):
             if isinstance(wanted, Tensor):
                 if not isinstance(value, Tensor):
-                    return f"It returns {type(value).__name__}: return a tensor."
+                    return f"It returns {type(value).__name__}: return {self.expects}."
                 if value.shape != wanted.shape:
                     return (
                         f"The shape is {tuple(value.shape)}, but should be {tuple(wanted.shape)}."
                     )
                 if value.dtype != wanted.dtype and not wanted.is_floating_point():
                     return f"The numbers are {value.dtype}, but should be {wanted.dtype}."
-        if any(is_no_number(value) for value in given):
+        if any(is_nan(value) for value in given):
             return f"Not yet: {self.if_nan}"
         if agree(given, right):
             return CORRECT
@@ -61,7 +63,7 @@ class Exercise:
         return f"Not yet: for the first case it gives {short(given[0])}, not {short(right[0])}."
 
 
-def is_no_number(value: Any) -> bool:
+def is_nan(value: Any) -> bool:
     """Whether there is a nan in it, or a root of a negative number, which Python makes complex."""
     value = torch.as_tensor(value)
     return value.is_complex() or bool(value.isnan().any())

@@ -15,7 +15,7 @@ _c = _a.flip(1) + 0.3
 _images = torch.randn(7, 3, 4, 4, generator=_random, dtype=torch.float64)
 
 
-def _bell(x: Tensor, y: Tensor) -> Tensor:
+def _gaussian(x: Tensor, y: Tensor) -> Tensor:
     """A kernel with which distances are above and below 0: (N, D), (M, D) -> (N, M)."""
     return (-torch.cdist(x, y).square() / 8).exp()
 
@@ -86,7 +86,7 @@ _kernel_distance = Exercise(
         ),
     ],
     # Two that are of one kind come out below 0, where roots and signs show.
-    cases=[(_a, _b, _bell), (_a[:5], _a[4:], _bell), (_b[:6], _b[6:], _bell)],
+    cases=[(_a, _b, _gaussian), (_a[:5], _a[4:], _gaussian), (_b[:6], _b[6:], _gaussian)],
     if_nan="some of it is nan: the estimate can be below 0, so take no root of it.",
 )
 
@@ -96,23 +96,23 @@ def _roots(product: Tensor) -> Tensor:
     return torch.linalg.eigvals(product).real.clamp(min=0).sqrt().sum()
 
 
-def _spread_of(cov: Callable = lambda x: torch.cov(x.T), root=_roots, twice=2.0) -> Callable:
-    def spread(a: Tensor, b: Tensor) -> Tensor:
+def _covariance_term(cov: Callable = lambda x: torch.cov(x.T), root=_roots, twice=2.0) -> Callable:
+    def term(a: Tensor, b: Tensor) -> Tensor:
         in_a, in_b = cov(a), cov(b)
         return in_a.trace() + in_b.trace() - twice * root(in_a @ in_b)
 
-    return spread
+    return term
 
 
-_frechet_spread = Exercise(
-    answer=_spread_of(),
+_frechet_covariance = Exercise(
+    answer=_covariance_term(),
     mistakes=[
         (
-            _spread_of(root=torch.trace),
+            _covariance_term(root=torch.trace),
             "the root is missing: you took off the trace of the product itself.",
         ),
         (
-            _spread_of(twice=1.0),
+            _covariance_term(twice=1.0),
             "the root counts twice: as in (s - r)^2 = s^2 + r^2 - 2 s r.",
         ),
         (
@@ -121,25 +121,25 @@ _frechet_spread = Exercise(
             "which numbers rise and fall together.",
         ),
         (
-            _spread_of(root=lambda product: product.clamp(min=0).sqrt().trace()),
+            _covariance_term(root=lambda product: product.clamp(min=0).sqrt().trace()),
             "you took the root of each entry; the root of a matrix is the matrix whose product "
             "with itself it is, and its trace is the sum of the roots of the eigenvalues.",
         ),
         (
-            _spread_of(cov=lambda x: torch.cov(x.T, correction=0)),
+            _covariance_term(cov=lambda x: torch.cov(x.T, correction=0)),
             "you divided by N; the unbiased covariance divides by N - 1, as torch.cov does.",
         ),
         (
-            lambda a, b: _spread_of()(a, b) + (a.mean(0) - b.mean(0)).square().sum(),
+            lambda a, b: _covariance_term()(a, b) + (a.mean(0) - b.mean(0)).square().sum(),
             "that is the whole Frechet distance; asked for is the part without the means.",
         ),
         (
-            _spread_of(root=lambda product: _roots(product).square()),
+            _covariance_term(root=lambda product: _roots(product).square()),
             "you took the root of the eigenvalues' sum, or squared it again: first the root of "
             "each, then the sum.",
         ),
         (
-            _spread_of(cov=lambda x: x.T @ x / (len(x) - 1)),
+            _covariance_term(cov=lambda x: x.T @ x / (len(x) - 1)),
             "you forgot to take the means off: a covariance is about differences from the mean.",
         ),
         (
@@ -224,9 +224,9 @@ def check_unbiased_distance(
     print(_kernel_distance.judge(function))
 
 
-def check_spread_term(function: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """spread_term(a, b) -> the part of the Frechet distance that is not the means', shape ()."""
-    print(_frechet_spread.judge(function))
+def check_covariance_term(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """covariance_term(a, b) -> the Frechet distance without the part of the means, shape ()."""
+    print(_frechet_covariance.judge(function))
 
 
 def check_nearest_other(function: Callable[[Tensor], Tensor]) -> None:

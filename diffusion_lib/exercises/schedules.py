@@ -168,13 +168,13 @@ _zero_terminal_snr = Exercise(
 
 def _fewest(end: float, left: float) -> int:
     timesteps = 2
-    while (1 - linear(timesteps, end=end)).prod().sqrt() >= left:
+    while (1 - linear(timesteps, beta_end=end)).prod().sqrt() >= left:
         timesteps += 1
     return timesteps
 
 
 def _cut_off(end: float, left: float) -> int:
-    return int((NoiseSchedule("linear", 1000, end=end).alpha_bars.sqrt() >= left).sum()) + 1
+    return int((NoiseSchedule("linear", 1000, beta_end=end).alpha_bars.sqrt() >= left).sum()) + 1
 
 
 _fewest_steps = Exercise(

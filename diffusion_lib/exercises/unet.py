@@ -124,6 +124,7 @@ _channels_of_right_side = _read(lambda below, here: below + here, lambda below, 
 
 _channels_read = Exercise(
     answer=_channels_of_right_side,
+    expects="a list",
     mistakes=[
         (
             _read(lambda below, here: below, lambda below, here: here),
@@ -386,7 +387,7 @@ def check_channels_read(function: Callable[[int, tuple[int, ...], int], list[int
         value = function(*case)
         return torch.tensor(value) if isinstance(value, list | tuple) else value
 
-    print(_channels_read.judge(as_tensor).replace("return a tensor", "return a list"))
+    print(_channels_read.judge(as_tensor))
 
 
 def check_space_to_depth(function: Callable[[Tensor, int], Tensor]) -> None:

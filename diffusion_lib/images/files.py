@@ -13,9 +13,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from diffusion_lib.config import BUNDLED
 from diffusion_lib.errors import InputError
 from diffusion_lib.files import bundled_file
-from diffusion_lib.images.medical import is_called_medical
+from diffusion_lib.images.medical import has_medical_extension
 
-LARGEST_UNNAMED = 2**28  # bytes: what is larger, and not called a picture, is an archive or a film
+LARGEST_UNNAMED = 2**28  # bytes: a larger file without an image's extension is not opened
 
 
 class FolderFiles:
@@ -40,7 +40,7 @@ class FolderFiles:
         self.fingerprint = [str(path.resolve()), entries]
 
     def read(self, name: str, size: int = -1) -> bytes:
-        """What is in a file, or only its first bytes."""
+        """The content of a file, or only its first bytes."""
         with open(self.path / name, "rb") as file:
             return file.read(size)
 
@@ -64,7 +64,7 @@ class ZipFiles:
         self.opened = threading.local()  # an archive has one position: a thread needs its own
 
     def read(self, name: str, size: int = -1) -> bytes:
-        """What is in a file, or only its first bytes."""
+        """The content of a file, or only its first bytes."""
         if not hasattr(self.opened, "archive"):
             self.opened.archive = zipfile.ZipFile(self.path)
         with self.opened.archive.open(name) as file:
@@ -72,10 +72,10 @@ class ZipFiles:
 
 
 def find_files(path: str | Path) -> FolderFiles | ZipFiles:
-    """The files at a path: a folder, a .zip file, or a bundled set where nothing has that name.
+    """The files at a path: of a folder, a .zip file, or a bundled set if no file has that name.
 
     Raises:
-        InputError: there is nothing there, or it is neither folder nor .zip.
+        InputError: no such path, or neither a folder nor a .zip.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -95,7 +95,7 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def is_called_image(name: str) -> bool:
+def has_image_extension(name: str) -> bool:
     """Whether a name ends like that of a picture, such as .png or .JPG."""
     kind = Image.registered_extensions().get(Path(name).suffix.lower())
     return Image.MIME.get(kind, "").startswith("image/")
@@ -104,8 +104,8 @@ def is_called_image(name: str) -> bool:
 def size_and_time(file: str) -> tuple[int, int] | None:
     """Size in bytes and time of the last change in ns, both -1 for a link that leads nowhere.
 
-    None for what is not worth opening: an archive or a film, and a pipe, a socket or the like,
-    which would keep a reader waiting.
+    None for what must not be opened: a very large file of another kind, such as an archive or a
+    film, and a pipe or a socket, which would block.
     """
     try:
         status = os.stat(file)
@@ -113,7 +113,9 @@ def size_and_time(file: str) -> tuple[int, int] | None:
         return -1, -1
     if not stat.S_ISREG(status.st_mode):
         return None
-    if status.st_size > LARGEST_UNNAMED and not (is_called_image(file) or is_called_medical(file)):
+    if status.st_size > LARGEST_UNNAMED and not (
+        has_image_extension(file) or has_medical_extension(file)
+    ):
         return None
     return status.st_size, status.st_mtime_ns
 
@@ -127,16 +129,16 @@ def read_square(content: bytes, image_size: int, fit: str) -> np.ndarray | None:
         fit: "crop" or "squash", see `load_images`.
 
     Returns:
-        Uint8, shape (image_size, image_size, 3), or None if this is no image at all.
+        Uint8, shape (image_size, image_size, 3), or None if this is not an image.
 
     Raises:
-        OSError, ValueError, SyntaxError ...: a broken image (Pillow has many ways to say so).
+        OSError, ValueError, SyntaxError ...: a broken image.
     """
     try:
         image = Image.open(io.BytesIO(content))
     except UnidentifiedImageError:
         return None
-    # A JPEG can be decoded at a fraction of its size; twice ours leaves the antialiasing to us.
+    # A JPEG decodes faster at a fraction of its size; twice ours is enough for antialiasing.
     image.draft(None, (2 * image_size, 2 * image_size))
     return make_square(ImageOps.exif_transpose(image), image_size, fit)
 
@@ -152,7 +154,7 @@ def make_square(image: Image.Image, image_size: int, fit: str) -> np.ndarray:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Any image as 8-bit RGB, looking as it does in a viewer."""
+    """Any image as 8-bit RGB, as viewers show it."""
     if image.mode == "F" or image.mode.startswith("I"):
         image = as_8_bit(image)
     if image.has_transparency_data:
@@ -164,9 +166,9 @@ def as_rgb(image: Image.Image) -> Image.Image:
 def as_8_bit(image: Image.Image) -> Image.Image:
     """A grey image of 16 or 32 bits, or of floating-point numbers, as 8-bit grey.
 
-    White is what it is in the smallest usual format that holds all values: 4095 (12 bits, as
-    scanners and cameras give out in files of 16) or 65535 (16 bits); for floating-point numbers 1
-    or 255. Where none does, black and white are the image's own darkest and brightest value.
+    White is the largest value of the smallest usual format that holds all values: 4095 (12 bits,
+    as scanners and cameras store in files of 16) or 65535 (16 bits); for floating-point numbers 1
+    or 255. If none does, black and white are the image's own darkest and brightest values.
     """
     values = np.nan_to_num(np.asarray(image).astype(np.float64))
     low, high = values.min(), values.max()

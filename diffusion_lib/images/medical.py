@@ -22,7 +22,7 @@ HEADER_SIZES = (348, 540)  # what an Analyze or NIfTI-1 header, and a NIfTI-2 he
 # A few voxels are far brighter than the rest, such as those of a vessel: they must not set white.
 PERCENTILES = (0.5, 99.5)
 # Of a volume, the slices of the central half: the outer ones show the neck, the crown, or air.
-CENTRE = 0.5
+CENTER = 0.5
 # A slice is nearly empty when fewer than 2 % of its pixels are brighter than a tenth of white.
 NEARLY_BLACK, NEARLY_EMPTY = 25, 0.02
 
@@ -37,15 +37,15 @@ def medical_format(name: str, head: bytes) -> str | None:
     sizes = {int.from_bytes(head[:4], order) for order in ("little", "big")}
     if name.lower().endswith(".hdr") and sizes.isdisjoint(HEADER_SIZES):
         return None
-    return "NIfTI or Analyze" if is_called_volume(name) else None
+    return "NIfTI or Analyze" if has_volume_extension(name) else None
 
 
-def is_called_volume(name: str) -> bool:
+def has_volume_extension(name: str) -> bool:
     """Whether a name ends like that of a volume, which gives many pictures."""
     return name.lower().endswith(VOLUME_NAMES)
 
 
-def is_called_medical(name: str) -> bool:
+def has_medical_extension(name: str) -> bool:
     """Whether a name ends like that of a medical file."""
     return name.lower().endswith((DICOM_NAME, *VOLUME_NAMES))
 
@@ -149,7 +149,7 @@ def read_volume(name: str, content: bytes, read: Callable[[str], bytes]) -> list
     volume = nibabel.as_closest_canonical(volume)  # axes run to the right, the front and the top
     values = np.nan_to_num(volume.get_fdata(dtype=np.float32))
     low, high = np.percentile(values, PERCENTILES).tolist()
-    margin = int(values.shape[2] * (1 - CENTRE) / 2)
+    margin = int(values.shape[2] * (1 - CENTER) / 2)
     values = values[::-1, ::-1, margin : values.shape[2] - margin]
     slices = np.ascontiguousarray(as_bytes(values, low, high).transpose(2, 1, 0))  # (n, H, W)
     across, down, _ = volume.header.get_zooms()  # millimetres a voxel

@@ -60,11 +60,14 @@ class OriginalUNet(nn.Module):
     """
 
     channels = 3
+    memory_format = torch.channels_last  # how a GPU's tensor cores read images
 
     def __init__(self, image_size: int):
         super().__init__()
         if image_size < 8 or image_size % 8:
-            raise InputError(f"the original's network takes multiples of 8, not {image_size}")
+            raise InputError(
+                f"the original's network needs an image size in multiples of 8, not {image_size}"
+            )
         self.image_size, self.arguments = image_size, dict(image_size=image_size)
         width, time_size = image_size, 4 * image_size
         self.time_mlp = nn.Sequential(

@@ -1,11 +1,11 @@
-"""The network: a U-Net that looks at a noisy image and a timestep, and answers with an image.
+"""The U-Net: it is given a noisy image and a timestep, and predicts, for example, the noise.
 
-        image ─ stem ─ block ─────────────── skip ─────────────── block ─ head ─ answer
-                         └ halve ─ block ─── skip ─── block ─ double ┘
-                                     └ halve ─ middle ─ double ┘
+        image ─ stem ─ block ────────────── skip ────────────── block ─ head ─ prediction
+                         └ downsample ─ block ─ skip ─ block ─ upsample ┘
+                                          └ ... middle ... ┘
 
 Sources: Ronneberger et al. 2015 (arXiv 1505.04597) for the U; Ho et al. 2020 (arXiv 2006.11239),
-appendix B, for residual blocks that are told the time, and attention at small resolutions.
+appendix B, for residual blocks that are given the time, and attention at low resolutions.
 """
 
 import math
@@ -13,14 +13,19 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from diffusion_lib.errors import InputError
-from diffusion_lib.networks.layers import Attention, group_norm, sinusoidal_embedding, zeroed
+from diffusion_lib.networks.layers import (
+    Attention,
+    group_norm,
+    recompute,
+    sinusoidal_embedding,
+    zeroed,
+)
 
 
 class ResidualBlock(nn.Module):
-    """x + f(x, time): two convolutions, with the time added between them.
+    """x + f(x, time): two convolutions, with the time embedding added between them.
 
     (N, in_channels, H, W), (N, time_size) -> (N, out_channels, H, W)
     """
@@ -37,13 +42,13 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
-        h = h + self.time(F.silu(time))[:, :, None, None]
+        h = h + self.time(F.silu(time))[:, :, None, None]  # the same for every pixel
         h = self.conv2(F.silu(self.norm2(h)))
         return self.shortcut(x) + h
 
 
 class Block(nn.Module):
-    """A residual block, with attention behind it where the image is small enough for that."""
+    """A residual block, followed by attention where the resolution is low enough for it."""
 
     def __init__(self, in_channels: int, out_channels: int, time_size: int, attend: bool):
         super().__init__()
@@ -54,12 +59,12 @@ class Block(nn.Module):
         return self.attention(self.residual(x, time))
 
 
-def halve(channels: int) -> nn.Module:
+def downsample(channels: int) -> nn.Module:
     """(N, C, H, W) -> (N, C, H/2, W/2)"""
     return nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
 
-def double(channels: int) -> nn.Module:
+def upsample(channels: int) -> nn.Module:
     """(N, C, H, W) -> (N, C, 2H, 2W)"""
     return nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(channels, channels, 3, padding=1))
 
@@ -71,14 +76,14 @@ class UNet(nn.Module):
         image_size: S, a multiple of `patch * 2 ** (len(multipliers) - 1)`.
         channels: of the image: 1 for grey, 3 for colour, any other number for other data.
         width: channels of the first level. A multiple of 8 (of 32 is best).
-        multipliers: a level for each: its channels are width times this.
+        multipliers: one for each level, whose channels are width times this.
         blocks: residual blocks of a level, on either side of the U.
         attention: resolutions (in pixels of the feature map) at which blocks attend.
-        patch: side of the square of pixels that the stem folds into channels (space to depth), so
-            that large images cost less: with 2 the widest feature map has a quarter of the pixels.
+        patch: the stem folds squares of patch x patch pixels into channels (space to depth), so
+            that large images cost less: with 2 the largest feature map has a quarter of the pixels.
 
     Raises:
-        InputError: an image size that cannot be halved so often, or a width off the multiples.
+        InputError: an image size or a width that is not such a multiple.
     """
 
     def __init__(
@@ -92,20 +97,7 @@ class UNet(nn.Module):
         patch: int = 1,
     ):
         super().__init__()
-        step = patch * 2 ** (len(multipliers) - 1)
-        if image_size < step or image_size % step:
-            below = image_size // step * step
-            near = sorted({max(step, below), max(step, below + step)})
-            raise InputError(
-                f"an image size of {image_size} cannot be divided by {step}, as this network must: "
-                f"use {' or '.join(map(str, near))}"
-            )
-        if blocks < 1:
-            raise InputError(f"a level needs at least one block, not {blocks}")
-        if width < 8 or width % 8:
-            raise InputError(f"the width must be a multiple of 8, not {width}")
-        self.image_size, self.channels = image_size, channels
-        self.checkpointing = False  # set it to save memory: see `run`
+        check_sizes(image_size, width, len(multipliers), blocks, patch)
         self.arguments = dict(
             image_size=image_size,
             channels=channels,
@@ -115,38 +107,48 @@ class UNet(nn.Module):
             attention=tuple(attention),
             patch=patch,
         )
-        self.width = width
+        self.image_size, self.channels, self.width = image_size, channels, width
         widths = [width * multiplier for multiplier in multipliers]
         resolutions = [image_size // patch // 2**level for level in range(len(widths))]
         time_size = 4 * width
 
-        def column(in_channels: list[int], level: int) -> nn.ModuleList:
+        def make_blocks(in_channels: list[int], level: int) -> nn.ModuleList:
             attend = resolutions[level] in attention
             return nn.ModuleList(
                 Block(channels, widths[level], time_size, attend) for channels in in_channels
             )
 
+        # Time embedding: (N,) -> (N, 4 width)
         self.time = nn.Sequential(
             nn.Linear(width, time_size), nn.SiLU(), nn.Linear(time_size, time_size)
         )
+        # Pixels -> features: (N, channels, S, S) -> (N, width, S / patch, S / patch)
         self.stem = nn.Sequential(
             nn.PixelUnshuffle(patch), nn.Conv2d(channels * patch**2, width, 3, padding=1)
         )
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        self.halvings, self.doublings = nn.ModuleList(), nn.ModuleList()
+        self.downsamplers, self.upsamplers = nn.ModuleList(), nn.ModuleList()
+
+        # Down the left side: blocks at each level, then half the resolution.
         above = width
         for level, here in enumerate(widths):
-            self.down.append(column([above] + [here] * (blocks - 1), level))
-            self.halvings.append(halve(here) if level < len(widths) - 1 else nn.Identity())
+            self.down.append(make_blocks([above] + [here] * (blocks - 1), level))
+            last = level == len(widths) - 1
+            self.downsamplers.append(nn.Identity() if last else downsample(here))
             above = here
+
+        # The bottom of the U.
         self.middle1 = Block(above, above, time_size, True)
         self.middle2 = Block(above, above, time_size, False)
+
+        # Up the right side: each block also reads the skip of its mirror image on the left.
         below = above
         for level, here in reversed(list(enumerate(widths))):
-            # Each block reads, beside its input, the skip of its mirror image on the left.
-            self.up.append(column([below + here] + [here + here] * (blocks - 1), level))
-            self.doublings.append(double(here) if level > 0 else nn.Identity())
+            self.up.append(make_blocks([below + here] + [here + here] * (blocks - 1), level))
+            self.upsamplers.append(nn.Identity() if level == 0 else upsample(here))
             below = here
+
+        # Features -> pixels. It starts at 0: a new network predicts 0.
         self.head = nn.Sequential(
             group_norm(width * multipliers[0]),
             nn.SiLU(),
@@ -154,27 +156,33 @@ class UNet(nn.Module):
             nn.PixelShuffle(patch),
         )
 
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """x: noisy images (N, channels, S, S); t: timesteps 0..T-1, (N,)."""
+        # Other conditions, such as the class of the image, would be added here.
+        time = self.time(sinusoidal_embedding(t, self.width).to(x.dtype))  # (N, 4 width)
+        x = self.stem(x)
+        skips = []
+        for blocks, downsampler in zip(self.down, self.downsamplers, strict=True):
+            for block in blocks:
+                x = block(x, time)
+                skips.append(x)
+            x = downsampler(x)
+        x = self.middle2(self.middle1(x, time), time)
+        for blocks, upsampler in zip(self.up, self.upsamplers, strict=True):
+            for block in blocks:
+                x = block(torch.cat([x, skips.pop()], dim=1), time)  # skips: the last one first
+            x = upsampler(x)
+        return self.head(x)
+
     @classmethod
     def for_images(
-        cls,
-        image_size: int,
-        channels: int = 3,
-        width: int = 64,
-        patch: int = 0,
-        blocks: int = 2,
+        cls, image_size: int, channels: int = 3, width: int = 64, patch: int = 0, blocks: int = 2
     ) -> "UNet":
         """A network of sensible proportions for square images of this size.
 
-        By default the stem folds pixels until the widest feature map is at most 64 wide. Levels
-        halve it down to 4 to 8 pixels. Attention works at 16 pixels and below, but not at the
-        first level.
-
-        Args:
-            image_size, channels, width, blocks: as above.
-            patch: as above, or 0 to choose it by the image size.
-
-        Raises:
-            InputError: an image size that the levels cannot divide.
+        By default (`patch=0`) the stem folds pixels until the largest feature map is at most 64
+        wide. Levels halve it down to 4 to 8 pixels. Attention works at 16 pixels and below, but
+        not at the first level.
         """
         patch = patch or max(1, 2 ** math.ceil(math.log2(max(image_size, 1) / 64)))
         widest = image_size // patch
@@ -188,33 +196,31 @@ class UNet(nn.Module):
         attention = tuple(resolution for resolution in lower if resolution <= 16)
         return cls(image_size, channels, width, multipliers, blocks, attention, patch)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """One answer for every image.
+    # ----------------------------------------------------------------------------------------------
+    # Also here: what the trainer asks of a network
 
-        Args:
-            x: noisy images, shape (N, channels, S, S).
-            t: timesteps 0..T-1, shape (N,).
-        """
-        # Whatever else the network should know of an image, such as its class, is added here.
-        time = self.time(sinusoidal_embedding(t, self.width).to(x.dtype))  # (N, 4 width)
-        x = self.stem(x)
-        skips = []
-        for blocks, halving in zip(self.down, self.halvings, strict=True):
-            for block in blocks:
-                x = self.run(block, x, time)
-                skips.append(x)
-            x = halving(x)
-        x = self.run(self.middle2, self.run(self.middle1, x, time), time)
-        for blocks, doubling in zip(self.up, self.doublings, strict=True):
-            for block in blocks:
-                x = self.run(block, torch.cat([x, skips.pop()], dim=1), time)
-            x = doubling(x)
-        return self.head(x)
+    memory_format = torch.channels_last  # how a GPU's tensor cores read images
 
-    def run(self, block: Block, x: Tensor, time: Tensor) -> Tensor:
-        """block(x, time). With `checkpointing` nothing inside of it is kept for the gradient: it is
-        computed again when that is due (Chen et al. 2016, arXiv 1604.06174).
-        """
-        if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, x, time, use_reentrant=False, preserve_rng_state=False)
-        return block(x, time)
+    def enable_gradient_checkpointing(self) -> None:
+        """Take less memory and more time in training: see `recompute`."""
+        recompute(module for module in self.modules() if isinstance(module, Block))
+
+
+# --------------------------------------------------------------------------------------------------
+# Also here: sizes that do not work
+
+
+def check_sizes(image_size: int, width: int, levels: int, blocks: int, patch: int) -> None:
+    """Raise InputError for arguments that `UNet` cannot be built with."""
+    step = patch * 2 ** (levels - 1)
+    if image_size < step or image_size % step:
+        below = image_size // step * step
+        near = sorted({max(step, below), max(step, below + step)})
+        raise InputError(
+            f"an image size of {image_size} cannot be divided by {step}, as this network must: "
+            f"use {' or '.join(map(str, near))}"
+        )
+    if blocks < 1:
+        raise InputError(f"a level needs at least one block, not {blocks}")
+    if width < 8 or width % 8:
+        raise InputError(f"the width must be a multiple of 8, not {width}")

@@ -55,9 +55,17 @@ print(environment.summary())
 # %%
 import torch
 
-from diffusion_lib import GaussianDiffusion, ddim, exercises, load_images, plots, sample, widgets
-from diffusion_lib.images.pixels import to_images
-from diffusion_lib.training import find_device
+from diffusion_lib import (
+    GaussianDiffusion,
+    ddim,
+    exercises,
+    find_device,
+    load_images,
+    plots,
+    sample,
+    to_images,
+    widgets,
+)
 
 COUNT = 32  # portraits to draw
 device = find_device()
@@ -195,7 +203,7 @@ noisy = diffusion.schedule.add_noise(stack, t, noise[:1].cpu().expand_as(stack))
 plots.image_strip(noisy, [f"t = {i}" for i in t.tolist()], title="Forward: add noise. Anyone can.")
 
 # %%
-seen = diffusion.denoise(noisy.to(device), t.to(device), clip=True).x0  # (5, 3, 16, 16)
+seen = diffusion.denoise(noisy.to(device), t.to(device), clip="static").x0  # (5, 3, 16, 16)
 plots.image_strip(
     seen.detach(),
     [f"from t = {i}" for i in t.tolist()],

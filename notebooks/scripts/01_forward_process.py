@@ -27,11 +27,12 @@ if "google.colab" in sys.modules:
     subprocess.run(command, check=True)
 
 # %%
+import math
+
 import matplotlib.pyplot as plt
 import torch
 
-from diffusion_lib import NoiseSchedule, exercises, load_images, plots, toys
-from diffusion_lib.images.pixels import to_images
+from diffusion_lib import NoiseSchedule, exercises, load_images, plots, to_images, toys
 
 torch.manual_seed(0)
 WALKERS = 20_000  # how many walk through the noise side by side: fewer is faster, and rougher
@@ -160,7 +161,7 @@ plots.image_strip(
 
 # %%
 spiral = toys.spiral()
-points, bell = spiral.draw(2000)  # (2000, 2), (2000,): where on the spiral each one began
+points, component = spiral.sample(2000)  # (2000, 2), (2000,): where on the spiral each one began
 dissolving = [points]
 for t in range(T):
     points = one_step(points, betas[t])
@@ -169,7 +170,7 @@ for t in range(T):
 
 # %%
 def draw(axes, k):
-    axes.scatter(*dissolving[k].T, c=bell, s=2, cmap="plasma")
+    axes.scatter(*dissolving[k].T, c=component, s=2, cmap="plasma")
     axes.set(title=f"after {k} steps", xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), aspect="equal")
     axes.set(xlabel="first number", ylabel="second number")
 
@@ -456,8 +457,39 @@ plots.image_strip(
 # %% [markdown]
 # ## Meet the real thing
 #
-# `NoiseSchedule` in `diffusion_lib/schedules.py` is what you just built, for a batch in which each
-# picture has its own timestep. Open the file: you should recognise every line. Does it agree?
+# `NoiseSchedule` in `diffusion_lib/schedules.py` is what you just built. It has short names for the
+# two factors of eq. 4, of which everything else follows:
+#
+# $$x_t = \text{signal}_t\; x_0 + \text{sigma}_t\; \epsilon, \qquad
+# \text{signal}_t = \sqrt{\bar\alpha_t}, \quad \text{sigma}_t = \sqrt{1-\bar\alpha_t}$$
+#
+# Its posterior is written in these two, and so for any earlier timestep $s$, not only for
+# $s = t - 1$. A jump from $s$ to $t$ multiplies by $a$ and adds noise of variance $b$:
+#
+# $$a = \frac{\text{signal}_t}{\text{signal}_s}, \qquad
+# b = \text{sigma}_t^2 - a^2\, \text{sigma}_s^2$$
+#
+# For $s = t - 1$ they are $\sqrt{\alpha_t}$ and $\beta_t$. Put them there into the product of the
+# two Gaussians, add the fractions up, and you have the general form of eq. 6 and 7:
+
+
+# %%
+def posterior_of(x0, x_t, t, s):
+    """Mean and variance of q(x_s | x_t, x_0) for 0 <= s < t."""
+    signal, sigma = alpha_bars**0.5, (1 - alpha_bars) ** 0.5  # (T,) each
+    a = signal[t] / signal[s]
+    b = sigma[t] ** 2 - a**2 * sigma[s] ** 2
+    mean = signal[s] * b / sigma[t] ** 2 * x0 + a * sigma[s] ** 2 / sigma[t] ** 2 * x_t
+    return mean, b * sigma[s] ** 2 / sigma[t] ** 2
+
+
+for t in range(1, T):
+    general, special = posterior_of(0.8, 0.74, t, t - 1), posterior(0.8, 0.74, t)
+    assert torch.allclose(torch.stack(general), torch.stack(special), rtol=1e-9)
+print("At s = t - 1 it is eq. 6 and 7, for timesteps 1 to", T - 1)
+
+# %% [markdown]
+# Does the library agree?
 
 # %%
 schedule = NoiseSchedule("linear", timesteps=1000)
@@ -471,6 +503,8 @@ some, noise = x0[:4].double(), torch.randn(4, 3, 16, 16, dtype=torch.float64)
 x_t = schedule.add_noise(some, t, noise)  # (4, 3, 16, 16)
 mean, variance = schedule.posterior(some, x_t, t)  # (4, 3, 16, 16), (4, 1, 1, 1)
 for i in range(4):
+    assert math.isclose(schedule.signal(int(t[i])), alpha_bars[t[i]] ** 0.5, rel_tol=1e-12)
+    assert math.isclose(schedule.sigma(int(t[i])), (1 - alpha_bars[t[i]]) ** 0.5, rel_tol=1e-9)
     ours = posterior(some[i], x_t[i], t[i])
     assert torch.allclose(x_t[i], add_noise(some[i], t[i], noise[i]), atol=1e-12)
     assert torch.allclose(mean[i], ours[0], atol=1e-10)
@@ -478,7 +512,26 @@ for i in range(4):
 print("add_noise and posterior agree with what you built.")
 
 # %% [markdown]
-# It knows other schedules than the straight line. The next page asks which is best.
+# Open the file. You should recognise every line above its first "Also here":
+#
+# | You built | In `diffusion_lib/schedules.py` | What differs there |
+# |---|---|---|
+# | `betas`, by `linspace` | `linear` | start and end can be chosen |
+# | `alphas`, `alpha_bars` | `NoiseSchedule` | it also computes the signal-to-noise ratio; page 02 explains the other arguments |
+# | `picture` and `noise`, the factors | `NoiseSchedule.signal`, `NoiseSchedule.sigma` | t is one timestep, or a batch in which each picture has its own |
+# | `add_noise` | `NoiseSchedule.add_noise` | nothing |
+# | `posterior_of` | `NoiseSchedule.posterior` | $s$ is $t - 1$ unless it is given; $s = -1$ is the clean image, where signal is 1 and sigma 0 |
+#
+# Below that, the file has what this page did not need:
+#
+# | Also there | Why |
+# |---|---|
+# | `cosine`, `quadratic`, `sigmoid`, `SCHEDULES` | page 02 builds these schedules, and compares them |
+# | `shifted`, `zero_terminal` | page 02 mends the two ends of a schedule with them |
+# | `expand` | gives the N timesteps of a batch the axes of its images, (N, 1, 1, 1) |
+# | `check_arguments`, `check_end` | say in one line what is wrong with a schedule that cannot be built |
+#
+# The next page asks which schedule is best.
 
 # %%
 plots.schedule_curves([NoiseSchedule("linear"), NoiseSchedule("cosine")])

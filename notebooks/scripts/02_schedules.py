@@ -41,12 +41,13 @@ from diffusion_lib import (
     NoiseSchedule,
     ddim,
     exercises,
+    explorer,
     load_images,
     plots,
+    to_images,
     toys,
     widgets,
 )
-from diffusion_lib.images.pixels import to_images
 
 torch.manual_seed(0)
 T = 1000  # steps of a schedule
@@ -129,12 +130,12 @@ for name, schedule in schedules.items():
 print("the same as in diffusion_lib.schedules:", ", ".join(schedules))
 
 # %%
-colours = widgets.COLOURS  # one for a name, from here to the end
+colors = explorer.COLORS  # one for a name, from here to the end
 way = torch.arange(T) / (T - 1)  # (T,) 0 at the first step, 1 at the last
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
 for name in schedules:
-    left.plot(way, betas[name], colours[name], label=name)
-    right.plot(way, alpha_bars[name], colours[name], label=name)
+    left.plot(way, betas[name], colors[name], label=name)
+    right.plot(way, alpha_bars[name], colors[name], label=name)
 left.set(title="The cosine's last steps are huge", xlabel="t / T", ylabel="β: noise of a step")
 left.set_yscale("log")
 right.set(title="... for it has kept more until then", xlabel="t / T", ylabel="ᾱ: variance left")
@@ -194,14 +195,16 @@ for name in schedules:
 
 # %%
 spiral = toys.spiral()
-points, bell = spiral.draw(POINTS, torch.Generator().manual_seed(0))  # (POINTS, 2), (POINTS,)
+generator = torch.Generator().manual_seed(0)
+points, component = spiral.sample(POINTS, generator)  # (POINTS, 2), (POINTS,)
 noise = torch.randn(points.shape, generator=torch.Generator().manual_seed(1))  # (POINTS, 2)
 
 
 def draw(both, share):
     t = torch.full((POINTS,), round(share * (T - 1)))
     for axes, name in zip(both, ["linear", "cosine"], strict=True):
-        axes.scatter(*schedules[name].add_noise(points, t, noise).T, c=bell, s=4, cmap="plasma")
+        x_t = schedules[name].add_noise(points, t, noise)  # (POINTS, 2)
+        axes.scatter(*x_t.T, c=component, s=4, cmap="plasma")
         axes.set(xlim=(-3.4, 3.4), ylim=(-3.4, 3.4), aspect="equal", xlabel="first number")
         axes.set_title(f"{name}, t / T = {share:.2f}: ᾱ = {alpha_bars[name][t[0]]:.2f}")
     both[0].set_ylabel("second number")
@@ -266,7 +269,7 @@ for name, schedule in schedules.items():
 # %%
 figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
 for name in schedules:
-    axes.plot(way, log_snr[name], colours[name], label=name)
+    axes.plot(way, log_snr[name], colors[name], label=name)
 axes.axhline(0, color="grey", linewidth=0.8)
 axes.set(title="All schedules walk down the same stairs, at another pace", ylim=(-13, 11))
 axes.set(xlabel="t / T", ylabel="log-SNR (natural logarithm)")
@@ -337,7 +340,7 @@ plt.show()
 def draw_samples(schedule, mixture, x_T, steps):
     """What an ideal model of the mixture makes of x_T, in so many steps."""
     diffusion = GaussianDiffusion(toys.IdealNetwork(mixture, schedule), schedule)
-    *_, end = ddim(diffusion, x_T, steps, clip=False)
+    *_, end = ddim(diffusion, x_T, steps, clip="off")
     return end.x  # shape of x_T
 
 
@@ -356,8 +359,8 @@ assert apart.quantile(0.9) < 0.02
 # %%
 def off_the_spiral(points):
     """The share of points further than three spreads from the nearest bell."""
-    distance = torch.cdist(points, spiral.centres).min(1).values  # (POINTS,)
-    return (distance > 3 * spiral.spread).double().mean().item()
+    distance = torch.cdist(points, spiral.means).min(1).values  # (POINTS,)
+    return (distance > 3 * spiral.std).double().mean().item()
 
 
 missed = {key: off_the_spiral(some) for key, some in drawn.items()}
@@ -430,7 +433,7 @@ upper.plot(axis, error_left(axis), color="black")
 upper.set(title="Faces are decided in the grey band", ylabel="error of the best linear guess")
 for name in schedules:
     lower.hist(
-        log_snr[name], bins=40, range=(-14, 11), histtype="step", color=colours[name], label=name
+        log_snr[name], bins=40, range=(-14, 11), histtype="step", color=colors[name], label=name
     )
 lower.set(title="... and that is where the cosine spends its time", ylabel="timesteps of 1000")
 lower.set(xlabel="log-SNR (more noise to the right)", xlim=(11, -14))
@@ -609,7 +612,7 @@ five = {
     "cosine": schedules["cosine"],
     "linear": schedules["linear"],
     "quadratic": schedules["quadratic"],
-    "Stable Diffusion's": NoiseSchedule("quadratic", 1000, start=0.00085, end=0.012),
+    "Stable Diffusion's": NoiseSchedule("quadratic", 1000, beta_start=0.00085, beta_end=0.012),
     "linear, T = 300": NoiseSchedule("linear", 300),
 }
 
@@ -675,7 +678,7 @@ plots.image_strip(
 
 # %%
 pictures = {"a face": faces[0], "a brain": brains[0]}
-widgets.schedule_figure([schedules["linear"], schedules["cosine"]], faces[0], t=0.4)
+explorer.schedule_figure([schedules["linear"], schedules["cosine"]], faces[0], t=0.4)
 
 # %% [markdown]
 # *At the cursor, 0.4 of the way, the portrait can still be made out under the cosine schedule, and
@@ -683,10 +686,10 @@ widgets.schedule_figure([schedules["linear"], schedules["cosine"]], faces[0], t=
 # take away:
 
 # %%
-code = widgets.schedule_code(["linear", "cosine"], timesteps=250, end=0.08)
+code = explorer.schedule_code(["linear", "cosine"], timesteps=250, beta_end=0.08)
 print(code)
 linear_250, cosine_250 = [eval(line) for line in code.splitlines()]
-assert torch.equal(linear_250.betas, NoiseSchedule("linear", 250, end=0.08).betas)
+assert torch.equal(linear_250.betas, NoiseSchedule("linear", 250, beta_end=0.08).betas)
 assert torch.equal(cosine_250.betas, NoiseSchedule("cosine", 250).betas)
 
 # %% tags=["nbval-ignore-output"]
@@ -705,7 +708,7 @@ widgets.schedule_explorer(pictures)
 #
 # <details><summary>Keep T = 100 and linear. What mends the end?</summary>
 #
-# A larger `end`. With about 0.2, ten times the usual for a tenth of the steps, log-SNR at the end
+# A larger `beta_end`. With about 0.2, ten times the usual for a tenth of the steps, log-SNR at the end
 # is back near -11. The picture is then gone in a hundred large steps.
 # </details>
 #
@@ -817,7 +820,7 @@ exercises.check_fewest_steps(fewest_steps)
 # Solution 4
 def fewest_steps_solution(end, left):
     steps = 2
-    while NoiseSchedule("linear", steps, end=end).alpha_bars[-1].sqrt() >= left:
+    while NoiseSchedule("linear", steps, beta_end=end).alpha_bars[-1].sqrt() >= left:
         steps += 1
     return steps
 

@@ -37,10 +37,17 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-import diffusion_lib.networks.unet as real
-from diffusion_lib import NoiseSchedule, OriginalUNet, UNet, exercises, load_images, plots
-from diffusion_lib.images.pixels import to_images
-from diffusion_lib.training import find_device
+from diffusion_lib import (
+    NoiseSchedule,
+    OriginalUNet,
+    UNet,
+    exercises,
+    find_device,
+    load_images,
+    plots,
+    to_images,
+)
+from diffusion_lib.networks import layers, unet
 
 torch.manual_seed(0)
 device = find_device()
@@ -335,8 +342,8 @@ assert worst["t itself"] > 0.1 and worst["waves"] < 1e-4
 
 # %%
 t = torch.tensor([0, 1, 500, 999])  # (4,)
-assert torch.allclose(embed(t, 64), real.sinusoidal_embedding(t, 64), atol=1e-3)
-assert torch.allclose(embed(t[:2], 64), real.sinusoidal_embedding(t[:2], 64), atol=1e-6)
+assert torch.allclose(embed(t, 64), layers.sinusoidal_embedding(t, 64), atol=1e-3)
+assert torch.allclose(embed(t[:2], 64), layers.sinusoidal_embedding(t[:2], 64), atol=1e-6)
 print("The library's embedding is the same.")
 
 # %% [markdown]
@@ -403,7 +410,7 @@ class ResidualBlock(nn.Module):
 
 
 # %%
-mine, theirs = ResidualBlock(32, 64, 128), real.ResidualBlock(32, 64, 128)
+mine, theirs = ResidualBlock(32, 64, 128), unet.ResidualBlock(32, 64, 128)
 nn.init.normal_(theirs.conv2.weight, std=0.1)  # two blocks that answer with zeros agree too easily
 mine.load_state_dict(theirs.state_dict())  # refuses if a name or a shape differs
 x, time = torch.randn(2, 32, 8, 8), torch.randn(2, 128)
@@ -552,7 +559,7 @@ class Attention(nn.Module):
 
 
 # %%
-mine, theirs = Attention(64), real.Attention(64)
+mine, theirs = Attention(64), layers.Attention(64)
 nn.init.normal_(theirs.out.weight, std=0.1)
 mine.load_state_dict(theirs.state_dict())
 x = torch.randn(2, 64, 8, 8)
@@ -626,8 +633,15 @@ net.down = nn.ModuleList(
         nn.ModuleList([Block(2 * W, 2 * W, True), Block(2 * W, 2 * W, True)]),  # 4 × 4
     ]
 )
-halve = [nn.Conv2d(channels, channels, 3, stride=2, padding=1) for channels in (W, 2 * W)]
-net.halvings = nn.ModuleList([*halve, nn.Identity()])  # 16 -> 8, 8 -> 4, and there we stay
+
+
+def downsample(channels):
+    return nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+
+net.downsamplers = nn.ModuleList(  # 16 -> 8, 8 -> 4, and there we stay
+    [downsample(W), downsample(2 * W), nn.Identity()]
+)
 
 # %% [markdown]
 # At the bottom, two blocks stand in the **middle**. Then the right side, from the bottom up. Each
@@ -647,13 +661,14 @@ net.up = nn.ModuleList(
 
 
 # %%
-def double_and_smooth(channels):
+def upsample(channels):
     repeat, smooth = nn.Upsample(scale_factor=2), nn.Conv2d(channels, channels, 3, padding=1)
     return nn.Sequential(repeat, smooth)
 
 
-doublings = [double_and_smooth(2 * W), double_and_smooth(2 * W)]  # 4 -> 8, 8 -> 16
-net.doublings = nn.ModuleList([*doublings, nn.Identity()])
+net.upsamplers = nn.ModuleList(  # 4 -> 8, 8 -> 16
+    [upsample(2 * W), upsample(2 * W), nn.Identity()]
+)
 net.head = nn.Sequential(nn.GroupNorm(W // 8, W), nn.SiLU(), zeroed(nn.Conv2d(W, 3, 3, padding=1)))
 
 # %% [markdown]
@@ -663,20 +678,20 @@ net.head = nn.Sequential(nn.GroupNorm(W // 8, W), nn.SiLU(), zeroed(nn.Conv2d(W,
 # %%
 def go_down(net, x, time):
     skips = []
-    for blocks, halving in zip(net.down, net.halvings, strict=True):
+    for blocks, downsampler in zip(net.down, net.downsamplers, strict=True):
         for block in blocks:
             x = block(x, time)
             skips.append(x)
-        x = halving(x)
+        x = downsampler(x)
     return x, skips
 
 
 # %%
 def go_up(net, x, skips, time):
-    for blocks, doubling in zip(net.up, net.doublings, strict=True):
+    for blocks, upsampler in zip(net.up, net.upsamplers, strict=True):
         for block in blocks:
             x = block(torch.cat([x, skips.pop()], dim=1), time)  # the last skip comes first
-        x = doubling(x)
+        x = upsampler(x)
     return x
 
 
@@ -730,11 +745,11 @@ print("Your network and the library's give the same answer.")
 # %%
 drawn = []
 parts = [net.stem]
-for blocks, halving in zip(net.down, net.halvings, strict=True):
-    parts += [*blocks, halving]
+for blocks, downsampler in zip(net.down, net.downsamplers, strict=True):
+    parts += [*blocks, downsampler]
 parts += [net.middle1, net.middle2]
-for blocks, doubling in zip(net.up, net.doublings, strict=True):
-    parts += [*blocks, doubling]
+for blocks, upsampler in zip(net.up, net.upsamplers, strict=True):
+    parts += [*blocks, upsampler]
 
 
 # %%
@@ -783,7 +798,7 @@ plt.show()
 
 # %%
 fresh = UNet.for_images(16, channels=3, width=WIDTH)
-optimiser = torch.optim.Adam(fresh.parameters(), lr=1e-3)
+optimizer = torch.optim.Adam(fresh.parameters(), lr=1e-3)
 t, noise = torch.randint(1000, (4,)), torch.randn(4, 3, 16, 16)
 x_t = schedule.add_noise(x0[:4], t, noise)  # (4, 3, 16, 16)
 assert not fresh(x_t, t).any()
@@ -792,9 +807,9 @@ print("The first answer is 0 everywhere.")
 # %%
 for step in [1, 2, 3]:
     loss = F.mse_loss(fresh(x_t, t), noise)
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     loss.backward()
-    optimiser.step()
+    optimizer.step()
     gradients = [parameter.grad.any().item() for parameter in fresh.parameters()]
     print(f"step {step}: {sum(gradients)} of {len(gradients)} tensors have a gradient")
 assert gradients == [True] * len(gradients)
@@ -870,7 +885,7 @@ def reach(network):
     """How many pixels in a row have a say in one, by way of convolutions."""
     for part in list(network.modules()):
         for name, child in part.named_children():
-            if isinstance(child, nn.GroupNorm | real.Attention):
+            if isinstance(child, nn.GroupNorm | layers.Attention):
                 setattr(part, name, nn.Identity())
             if isinstance(child, nn.Conv2d):
                 nn.init.normal_(child.weight, std=0.2)
@@ -955,14 +970,14 @@ def train(answer, question):
     """The loss of every step. question() -> x_t, t and the wanted answer."""
     torch.manual_seed(0)  # the same weights and the same questions for everyone
     small = UNet(16, 3, WIDTH, multipliers=(1, 2), blocks=1, attention=(4,), patch=2).to(device)
-    optimiser = torch.optim.Adam(small.parameters(), lr=2e-3)
+    optimizer = torch.optim.Adam(small.parameters(), lr=2e-3)
     losses = []
     for _ in range(STEPS):
         x_t, t, wanted = (tensor.to(device) for tensor in question())
         loss = F.mse_loss(answer(small, x_t, t), wanted)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     return losses
 
@@ -1083,16 +1098,34 @@ print("Both broken networks ended on the floor that was foretold.")
 #
 # ## Read the real thing
 #
-# Open `diffusion_lib/networks/unet.py` beside this page. You have written all of it:
+# Open two files beside this page. The layers first. You have written each of them:
 #
-# | Here | There |
+# | You built | In `diffusion_lib/networks/layers.py` | What differs there |
+# |---|---|---|
+# | `embed` | `sinusoidal_embedding` | nothing |
+# | `zeroed` | `zeroed` | it sets all weights of any layer to 0 |
+# | `nn.GroupNorm(channels // 8, channels)` | `group_norm` | nothing |
+# | `Attention` | `Attention`, `Attention.forward` | all heads are computed at once, by PyTorch's `scaled_dot_product_attention`; where 32 does not divide the channels, there is one head |
+#
+# | Also there | Why |
 # |---|---|
-# | `embed` | `sinusoidal_embedding` |
-# | `ResidualBlock`, `Attention`, `Block`, `zeroed` | the same names |
-# | `halve`, `double_and_smooth` | `halve`, `double` |
-# | the three cells that fill `net` | `UNet.__init__`, for any number of levels |
-# | `go_down`, `guess_noise`, `go_up` | `UNet.forward`, all in one |
-# | our choice of levels, and where to attend | `UNet.for_images` |
+# | `recompute` | saves memory in the training of large networks, by computing a part twice |
+#
+# Then the network:
+#
+# | You built | In `diffusion_lib/networks/unet.py` | What differs there |
+# |---|---|---|
+# | `ResidualBlock` | `ResidualBlock`, `ResidualBlock.forward` | nothing |
+# | `Block` | `Block`, `Block.forward` | `time_size` is given |
+# | `downsample`, `upsample` | `downsample`, `upsample` | nothing |
+# | the cells that fill `net` | `UNet` | a loop over any number of levels; where yours had an `nn.Identity()`, `nn.PixelUnshuffle` folds squares of pixels into channels, and behind the head `nn.PixelShuffle` unfolds them |
+# | `guess_noise`, `go_down`, `go_up` | `UNet.forward` | all in one |
+# | our choice of levels, and where to attend | `UNet.for_images` | for any size of image |
+#
+# | Also there | Why |
+# |---|---|
+# | `check_sizes` | says in one line why a network of such sizes cannot be built |
+# | `UNet.enable_gradient_checkpointing` | applies `recompute` to every block, for page 08 |
 
 # %% [markdown]
 # ## Exercises

@@ -29,6 +29,7 @@ if "google.colab" in sys.modules:
 
 # %%
 import copy
+import math
 import tempfile
 from dataclasses import replace
 from itertools import pairwise
@@ -45,19 +46,20 @@ from diffusion_lib import (
     NoiseSchedule,
     TrainConfig,
     Trainer,
+    build,
     ddim,
     exercises,
+    find_device,
+    load_checkpoint,
     load_images,
     plots,
     record,
     sample,
+    sinusoidal_embedding,
+    to_images,
     toys,
     widgets,
 )
-from diffusion_lib.files import load_file
-from diffusion_lib.images.pixels import to_images
-from diffusion_lib.networks.layers import sinusoidal_embedding
-from diffusion_lib.training import build, find_device
 
 torch.manual_seed(0)
 device = find_device()
@@ -83,14 +85,14 @@ EPOCHS = 18  # times through the 4,000 portraits, 63 steps each; with fewer than
 # single bell), and a hundred steps will do.
 
 # %%
-few = NoiseSchedule("linear", 100, start=1e-3, end=0.2)
-pixel = toys.GaussianMixture(torch.tensor([[0.6]], dtype=torch.float64), spread=0.3)
+few = NoiseSchedule("linear", 100, beta_start=1e-3, beta_end=0.2)
+pixel = toys.GaussianMixture(torch.tensor([[0.6]], dtype=torch.float64), std=0.3)
 
 
 def model_mean(x_t, t, tint=0.0):
     """mu of the model: the posterior of page 01 with a guess for x_0. x_t: (N, 1)"""
-    guess = pixel.best_guess(x_t, few.alpha_bars[t].expand(len(x_t), 1)) + tint
-    return few.posterior(guess, x_t, torch.full((len(x_t),), t))[0]
+    guess = pixel.posterior_mean(x_t, few.signal(t), few.sigma(t)) + tint
+    return few.posterior(guess, x_t, t)[0]
 
 
 # %% [markdown]
@@ -130,7 +132,7 @@ print(f"right guesses: {surprise(0.0):.3f}, all too bright by 0.1: {surprise(0.1
 # Everything on the right is a bell curve that we know. Walk, and add up:
 
 # %%
-walk = [pixel.draw(4000)[0].double()]  # x_0, (4000, 1)
+walk = [pixel.sample(4000)[0].double()]  # x_0, (4000, 1)
 for alpha, beta in zip(few.alphas, few.betas, strict=True):
     step_noise = torch.randn(4000, 1, dtype=torch.float64)
     walk.append(alpha**0.5 * walk[-1] + beta**0.5 * step_noise)
@@ -167,8 +169,7 @@ x_0, by_steps, by_posteriors = walk[0], 0, 0
 for t, (before, after) in enumerate(pairwise(walk)):
     by_steps += bell(few.alphas[t] ** 0.5 * before, few.betas[t]).log_prob(after)
     if t > 0:
-        posterior = few.posterior(x_0, after, torch.full((4000,), t))
-        by_posteriors += bell(*posterior).log_prob(before)
+        by_posteriors += bell(*few.posterior(x_0, after, t)).log_prob(before)
 by_posteriors += bell(few.alpha_bars[-1] ** 0.5 * x_0, 1 - few.alpha_bars[-1]).log_prob(walk[-1])
 assert torch.allclose(by_steps, by_posteriors)
 print("Forwards or backwards: the same sum, for each of 4,000 walks.")
@@ -188,7 +189,7 @@ def bound_by_comparing(tint):
     """The terms of eq. 5, L_0 to L_T, for each of the walks. (101, 4000, 1)"""
     terms = [-bell(model_mean(walk[1], 0, tint), few.betas[0]).log_prob(x_0)]  # L_0
     for t in range(1, 100):
-        wanted = bell(*few.posterior(x_0, walk[t + 1], torch.full((4000,), t)))
+        wanted = bell(*few.posterior(x_0, walk[t + 1], t))
         terms.append(kl_divergence(wanted, bell(model_mean(walk[t + 1], t, tint), few.betas[t])))
     end = bell(few.alpha_bars[-1] ** 0.5 * x_0, 1 - few.alpha_bars[-1])
     return torch.stack([*terms, kl_divergence(end, bell(0, 1))])  # L_T
@@ -394,9 +395,9 @@ plt.show()
 
 # %%
 spiral = toys.spiral()
-points, _ = spiral.draw(20_000)  # (20000, 2)
+points, _ = spiral.sample(20_000)  # (20000, 2)
 ideal = GaussianDiffusion(toys.IdealNetwork(spiral, schedule), schedule)
-exam_x0, _ = spiral.draw(5000)  # (5000, 2), points for comparing models
+exam_x0, _ = spiral.sample(5000)  # (5000, 2), points for comparing models
 exam_t, exam_noise = torch.randint(T, (5000,)), torch.randn(5000, 2)
 floor = ideal.loss(exam_x0, exam_t, exam_noise).item()
 print(f"the loss of the perfect network: about {floor:.1f}")
@@ -409,9 +410,9 @@ print(f"the loss of the perfect network: about {floor:.1f}")
 # %%
 exam_x_t = schedule.add_noise(exam_x0, exam_t, exam_noise)  # (5000, 2)
 mean_noise = ideal.network(exam_x_t, exam_t)  # (5000, 2)
-alpha_bar = alpha_bars[exam_t][:, None].float()  # (5000, 1)
-likeliest = spiral.centres[spiral.log_bells(exam_x_t, alpha_bar).argmax(1)]  # (5000, 2)
-certain = (exam_x_t - alpha_bar.sqrt() * likeliest) / (1 - alpha_bar).sqrt()
+signal, sigma = schedule.signal(exam_t, exam_x_t), schedule.sigma(exam_t, exam_x_t)  # (5000, 1)
+likeliest = spiral.means[spiral.log_components(exam_x_t, signal, sigma).argmax(1)]  # (5000, 2)
+certain = (exam_x_t - signal * likeliest) / sigma
 
 # %%
 answers = {"always 0": 0 * mean_noise, "the likeliest": certain, "timid": 0.9 * mean_noise}
@@ -459,7 +460,7 @@ class PlaneNetwork(nn.Module):
 
 # %%
 network = PlaneNetwork()
-optimiser = torch.optim.Adam(network.parameters(), lr=5e-3)
+optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
 losses, stations = [], {}
 stops = {int((PLANE_STEPS - 1) * (i / 19) ** 2.5) for i in range(20)}
 for step in range(PLANE_STEPS):
@@ -468,9 +469,9 @@ for step in range(PLANE_STEPS):
     noise = torch.randn_like(x0)
     x_t = schedule.add_noise(x0, t, noise)  # (512, 2)
     loss = (network(x_t, t) - noise).square().mean()  # eq. 14
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     loss.backward()
-    optimiser.step()
+    optimizer.step()
     losses.append(loss.item())
     if step in stops:
         stations[step] = copy.deepcopy(network)
@@ -502,12 +503,12 @@ start = torch.randn(600, 2)  # x_T of every picture of the film
 def make_points(network, schedule=schedule, prediction="epsilon"):
     """Samples of a network, from the noise above. (600, 2)"""
     model = GaussianDiffusion(network, schedule, prediction)
-    return list(ddim(model, start, steps=40, clip=False))[-1].x
+    return list(ddim(model, start, steps=40, clip="off"))[-1].x
 
 
 # %%
 def draw_points(axes, station):
-    axes.scatter(*spiral.centres.T, s=2, color="lightgrey")
+    axes.scatter(*spiral.means.T, s=2, color="lightgrey")
     axes.scatter(*make_points(stations[station]).T, s=3)
     axes.set(title=f"drawn after step {station + 1}", xlim=(-2.6, 2.6), ylim=(-2.6, 2.6))
     axes.set(xlabel="first number", ylabel="second number")
@@ -530,14 +531,15 @@ grid = torch.cartesian_prod(ticks, ticks)  # (225, 2)
 
 # %%
 def draw_fields(axes, t):
-    seen = spiral.log_density(grid, alpha_bars[t].item()) > -9  # (225,) where examples come
+    log_density = spiral.log_density(grid, schedule.signal(t), schedule.sigma(t))  # (225,)
+    seen = log_density > -9  # where examples come
     for panel, name, model in zip(
         axes, ["learned", "perfect"], [network, ideal.network], strict=True
     ):
         with torch.no_grad():
             arrows = -model(grid, torch.full((225,), t))  # (225, 2), against the noise
         arrows = arrows / arrows.norm(dim=1, keepdim=True).clamp(min=2) * 2  # long ones are cut
-        panel.scatter(*(alpha_bars[t] ** 0.5 * spiral.centres).T, s=2, color="C1")
+        panel.scatter(*(alpha_bars[t] ** 0.5 * spiral.means).T, s=2, color="C1")
         for some, colour in [(~seen, "lightgrey"), (seen, "C0")]:
             panel.quiver(*grid[some].T, *arrows[some].T, angles="xy", scale=40, color=colour)
         panel.set(title=f"{name}, t = {t}", xlim=(-2.6, 2.6), ylim=(-2.6, 2.6))
@@ -560,8 +562,7 @@ exam = torch.arange(0, T, 50)  # (20,)
 curves = []
 for model in [GaussianDiffusion(network, schedule), ideal]:
     with torch.no_grad():
-        same_t = [torch.full((5000,), t) for t in exam]
-        curves.append([model.loss(exam_x0, t, exam_noise).item() for t in same_t])
+        curves.append([model.loss(exam_x0, t, exam_noise).item() for t in exam.tolist()])
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
@@ -629,8 +630,25 @@ print("closer to the floor than our loop by a third or more:", ahead < 0.67)
 # their average (orange) sits in the middle of it. As the learning rate falls to 0 the trembling
 # dies down, and both meet.*
 #
-# These are all the differences between our loop and `Trainer` (open `diffusion_lib/training.py`:
-# `train_step` has the same three parts):
+# The learning rate is a small formula. It rises to its highest value over the first steps, and then
+# falls to 0 on half a cosine:
+
+
+# %%
+def learning_rate(step, steps, warmup):
+    """Of step number 0, 1, ..., as a fraction of the highest one."""
+    rise = min(1.0, (step + 1) / (warmup + 1))
+    fall = 0.5 * (1 + math.cos(math.pi * step / steps))
+    return rise * fall
+
+
+for step, rate in rates.items():  # a report comes after the step
+    ours = settings.lr * learning_rate(step - 1, trainer.steps, settings.warmup)
+    assert math.isclose(rate, ours, rel_tol=1e-9)
+print("Every learning rate that the trainer reported follows the formula.")
+
+# %% [markdown]
+# These are all the differences between our loop and `Trainer`:
 #
 # | | our loop | `Trainer` | why |
 # |---|---|---|---|
@@ -639,11 +657,27 @@ print("closer to the floor than our loop by a third or more:", ahead < 0.67)
 # | long gradients | taken as they are | shortened to `clip_norm` | one bad batch must not throw the run |
 # | examples | drawn with replacement | every picture once an epoch, shuffled | no picture is missed |
 # | random numbers | one stream | those of step k follow from the seed and k | a run can be stopped and goes on to the bit |
-# | optimiser | Adam | AdamW; the same while `weight_decay` is 0 | |
+# | optimizer | Adam | AdamW; the same while `weight_decay` is 0 | |
 # | target | the noise | noise, picture or v | next section |
 # | device | the CPU | the best there is | |
 # | results | a list | a generator of reports | a bar, a plot, a `break`: your choice |
 # | saving | none | `save`, `restore` | see below |
+#
+# Open `diffusion_lib/training.py`. Everything above its first "Also here" is on this page:
+#
+# | You built | In `diffusion_lib/training.py` | What differs there |
+# |---|---|---|
+# | `learning_rate` | `warmup_cosine` | nothing |
+# | `ema_update`, in exercise 4 | `EMA`, `EMA.update` | all weights at once; the first step simply copies them |
+# | the loop over steps | `Trainer` | `for report in trainer` yields a report now and then, and ends at the last step, at a time limit, or when it is told to stop |
+# | the inside of that loop | `Trainer.train_step` | images can be mirrored; the batch can be computed in parts; the gradient is clipped; in float16 the loss is scaled up so that small gradients do not vanish |
+#
+# | Also there | Why |
+# |---|---|
+# | `Trainer.draw` | the same random numbers for a batch, however many GPUs share it |
+# | `Trainer.wrapped`, `Trainer.wrap` | the network compiled, and on several GPUs |
+# | `Trainer.add_losses`, `Trainer.report`, `Report`, `QUARTERS` | the state of the run, with the loss for each quarter of the timesteps |
+# | `Trainer.save`, `Trainer.restore` | a run that was stopped goes on: further down this page |
 #
 # ## What to predict: the noise, the picture, or v
 #
@@ -884,11 +918,11 @@ assert gain[len(ends) // 4 : 3 * len(ends) // 4].mean() > 0.005
 # - **The best linear guess** (the Wiener filter) knows the mean and the covariance of the pictures,
 #   and nothing else.
 # - **Who knows the 4,000 portraits by heart** finds the one that $x_t$ comes from. That is
-#   `toys.GaussianMixture` again, with the portraits as its centres.
+#   `toys.GaussianMixture` again, with the portraits as its means.
 
 # %%
 everyone = to_images(pixels)  # (4000, 3, 16, 16)
-by_heart = toys.GaussianMixture(everyone, spread=0.0)
+by_heart = toys.GaussianMixture(everyone, std=0.0)
 
 # %%
 covariance = torch.cov(everyone.flatten(1).double().T)  # (768, 768)
@@ -913,12 +947,11 @@ errors = {"ours": [], "package": [], "by heart": []}
 
 # %%
 for level in levels:
-    t = torch.full((128,), level, device=device)
-    noised = cosine.add_noise(faces[:128], t, faces_noise[:128])  # (128, 3, 16, 16)
-    known = cosine.alpha_bars[level].float().expand(128, 1)
+    noised = cosine.add_noise(faces[:128], level, faces_noise[:128])  # (128, 3, 16, 16)
     with torch.no_grad():
-        guesses = trainer.average.denoise(noised, t).x0, pretrained.denoise(noised, t).x0
-    guesses = [*guesses, by_heart.best_guess(noised.cpu(), known)]
+        guesses = [model.denoise(noised, level).x0 for model in (trainer.average, pretrained)]
+    signal, sigma = cosine.signal(level), cosine.sigma(level)
+    guesses.append(by_heart.posterior_mean(noised.cpu(), signal, sigma))
     for some, guess in zip(errors.values(), guesses, strict=True):
         some.append((guess.cpu() - faces[:128].cpu()).square().mean().item())
 
@@ -970,7 +1003,7 @@ for file in sorted({file.split(".tfevents")[0] for file in files}):
 
 # %% [markdown]
 # - `faces.pth` is the averaged model, ready for use.
-# - `autosave.pth` is the run: both sets of weights, the optimiser's memory, the step.
+# - `autosave.pth` is the run: both sets of weights, the optimizer's memory, the step.
 # - `runs/faces/events.out...` is the log for TensorBoard.
 # - `runs/faces/stats.jsonl` is the same log as text: one line of JSON for each report.
 #
@@ -978,9 +1011,10 @@ for file in sorted({file.split(".tfevents")[0] for file in files}):
 
 # %%
 model = GaussianDiffusion.load(folder / "faces.pth", device)
-again, before = sample(model, 4, steps=10), sample(trainer.average, 4, steps=10)  # (4, 3, 16, 16)
-assert torch.allclose(again, before, atol=1e-4)
-print("The file draws what the trainer's average draws; it predicts", model.prediction)
+weights, average = model.state_dict(), trainer.average.state_dict()
+assert weights.keys() == average.keys()
+assert all(torch.equal(weights[name], average[name]) for name in weights)
+print("The file holds the trainer's average, to the last bit; it predicts", model.prediction)
 
 # %% [markdown]
 # ## A run that goes on as if nothing had happened
@@ -1013,7 +1047,7 @@ first.save(folder / "half.pth")
 
 # %%
 second = fresh()
-second.restore(load_file(folder / "half.pth"))
+second.restore(load_checkpoint(folder / "half.pth"))
 for _ in second:
     pass
 print(first.step, "steps, then", second.step - first.step, "more")
@@ -1039,16 +1073,16 @@ print("4 + 4 steps are 8 steps, to the last bit.")
 
 # %%
 third = fresh()
-third.restore(load_file(folder / "half.pth"))
-third.optimiser.state.clear()
+third.restore(load_checkpoint(folder / "half.pth"))
+third.optimizer.state.clear()
 for _ in third:
     pass
-print("without the optimiser's memory, the same run:", same_weights(whole, third))
+print("without the optimizer's memory, the same run:", same_weights(whole, third))
 assert not same_weights(whole, third)
 
 # %% [markdown]
 # After a crash, the portraits would go on like this: make the trainer as before, then
-# `trainer.restore(load_file(folder / "autosave.pth"))`, then the loop again. On the command line it
+# `trainer.restore(load_checkpoint(folder / "autosave.pth"))`, then the loop again. On the command line it
 # is `python -m diffusion_lib.train` with `--resume`.
 #
 # ## TensorBoard

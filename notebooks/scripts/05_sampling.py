@@ -30,17 +30,28 @@ if "google.colab" in sys.modules:
     subprocess.run(command, check=True)
 
 # %%
+import math
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
 
-from diffusion_lib import GaussianDiffusion, ddim, ddpm, exercises, plots, sample, toys, widgets
-from diffusion_lib.images.cache import load_images
-from diffusion_lib.images.pixels import to_images
-from diffusion_lib.spacing import spaced_timesteps
-from diffusion_lib.training import find_device
+from diffusion_lib import (
+    GaussianDiffusion,
+    ddim,
+    ddpm,
+    exercises,
+    find_device,
+    load_images,
+    plots,
+    sample,
+    spaced_timesteps,
+    to_images,
+    toys,
+    widgets,
+)
 
 torch.manual_seed(0)
 torch.set_grad_enabled(False)  # nothing is trained on this page
@@ -103,18 +114,18 @@ plots.image_strip([guesses[-1], mean_face], ["guess, t = 999", "mean of 4000"])
 # $$\hat x_0(x_t) = \mathbb E[x_0 \mid x_t]$$
 #
 # In the plane it can be computed exactly. `toys.spiral()` is a distribution of points made of 400
-# small bells along a spiral, so every possible $x_0$ has a probability that we can draw.
+# small Gaussians along a spiral, so every possible $x_0$ has a probability that we can draw.
 
 # %%
 mixture = toys.spiral()
-true_x0, noise = mixture.centres[[230]], torch.tensor([[0.3, -0.9]])  # (1, 2) each
+true_x0, noise = mixture.means[[230]], torch.tensor([[0.3, -0.9]])  # (1, 2) each
 figure, all_axes = plt.subplots(1, 3, figsize=(10, 3.6), sharey=True, layout="constrained")
 for axes, t in zip(all_axes, [900, 250, 80], strict=True):
-    point = schedule.add_noise(true_x0, torch.tensor([t]), noise)  # (1, 2)
-    alpha_bar = schedule.alpha_bars[t].float().view(1, 1)
-    chance = mixture.log_bells(point, alpha_bar).softmax(1)[0]  # (400,) of each bell
-    guess = mixture.best_guess(point, alpha_bar)  # (1, 2)
-    axes.scatter(*mixture.centres.T, c=chance / chance.max(), s=14, cmap="Blues", vmin=-0.25)
+    point = schedule.add_noise(true_x0, t, noise)  # (1, 2)
+    signal, sigma = schedule.signal(t), schedule.sigma(t)  # the factors of x_0 and the noise
+    chance = mixture.log_components(point, signal, sigma).softmax(1)[0]  # (400,) of each Gaussian
+    guess = mixture.posterior_mean(point, signal, sigma)  # (1, 2)
+    axes.scatter(*mixture.means.T, c=chance / chance.max(), s=14, cmap="Blues", vmin=-0.25)
     axes.scatter(*point.T, marker="x", color="black", label="$x_t$")
     axes.scatter(*guess.T, marker="*", color="C1", s=130, label="best guess")
     axes.set(title=f"t = {t}", aspect="equal", xlabel="first number")
@@ -140,8 +151,7 @@ plt.show()
 
 # %%
 for t in [999, 500, 50, 5, 0]:
-    one, zero = torch.ones(1), torch.zeros(1)
-    weight, _ = schedule.posterior(one, zero, torch.tensor([t]))  # the factor of x_0
+    weight, _ = schedule.posterior(torch.ones(1), torch.zeros(1), t)  # the factor of x_0
     print(f"t = {t:3d}: a step takes over {weight.item():6.1%} of the guess")
 
 # %% [markdown]
@@ -154,10 +164,10 @@ for t in [999, 500, 50, 5, 0]:
 def ancestral(diffusion, x, generator):
     """From x_T to x_0, by a draw from the posterior at every timestep (algorithm 2)."""
     for t in reversed(range(T)):
-        every = torch.full((len(x),), t)  # (N,)
-        x0 = diffusion.denoise(x, every).x0  # the guess, where page 01 had the truth
-        mean, variance = diffusion.schedule.posterior(x0, x, every)
-        x = mean + variance.sqrt() * torch.randn(x.shape, generator=generator)  # at t = 0: no noise
+        x0 = diffusion.denoise(x, t).x0  # the guess, where page 01 had the truth
+        x, variance = diffusion.schedule.posterior(x0, x, t)
+        if t > 0:  # the last step, to the clean picture, has variance 0
+            x = x + variance**0.5 * torch.randn(x.shape, generator=generator)
     return x
 
 
@@ -168,7 +178,7 @@ def ancestral(diffusion, x, generator):
 # %%
 ideal = GaussianDiffusion(toys.IdealNetwork(mixture, schedule), schedule)
 start = torch.randn(POINTS, 2)  # (POINTS, 2), pure noise
-one_step = ideal.denoise(start, torch.full((POINTS,), T - 1)).x0  # (POINTS, 2)
+one_step = ideal.denoise(start, T - 1).x0  # (POINTS, 2)
 ours = ancestral(ideal, start, torch.Generator().manual_seed(1))  # (POINTS, 2)
 
 # %% [markdown]
@@ -176,7 +186,7 @@ ours = ancestral(ideal, start, torch.Generator().manual_seed(1))  # (POINTS, 2)
 # yields after every step, so that you can watch, stop or keep what you like. We keep all of it.
 
 # %%
-walks = list(ddpm(ideal, start, generator=torch.Generator().manual_seed(1), clip=False))
+walks = list(ddpm(ideal, start, generator=torch.Generator().manual_seed(1), clip="off"))
 assert len(walks) == T and [walks[0].t, walks[-1].t] == [T - 1, 0]
 assert torch.allclose(walks[-1].x, ours, atol=1e-4)
 print("The same dice, the same points: ddpm agrees with what you built.")
@@ -185,7 +195,7 @@ print("The same dice, the same points: ddpm agrees with what you built.")
 figure, all_axes = plt.subplots(1, 3, figsize=(10, 3.6), sharey=True, layout="constrained")
 titles = ["the start: noise", "one big step", "a thousand small ones"]
 for axes, points, title in zip(all_axes, [start, one_step, ours], titles, strict=True):
-    axes.scatter(*mixture.centres.T, s=2, color="lightgrey")
+    axes.scatter(*mixture.means.T, s=2, color="lightgrey")
     axes.scatter(*points.T, s=5)
     axes.set(title=title, xlim=(-2.7, 2.7), ylim=(-2.7, 2.7), aspect="equal")
     axes.set(xlabel="first number")
@@ -238,17 +248,17 @@ plots.image_film([torch.cat([step.x, step.x0]) for step in kept], columns=FACES,
 # + \underbrace{\sigma\, z}_{\text{fresh}}$$
 #
 # The variances add up to $(1-\bar\alpha_s-\sigma^2) + \sigma^2 = 1-\bar\alpha_s$, **whatever
-# $\sigma$ is**.
+# $\sigma$ is**. (In the code $\sigma^2$ is `variance`: `schedule.sigma(t)` is all the noise at
+# $t$, $\sqrt{1-\bar\alpha_t}$, and `schedule.signal(t)` is $\sqrt{\bar\alpha_t}$.)
+
 
 # %%
-alpha_bars = torch.cat([schedule.alpha_bars, torch.ones(1)])  # (T + 1,): entry -1 is "clean"
-
-
-def step_back(x_t, x0, t, s, sigma):
+def step_back(x_t, x0, t, s, variance):
     """x_t -> x_s, an earlier timestep (Song et al., eq. 7); s = -1 is the clean picture."""
-    epsilon = (x_t - alpha_bars[t] ** 0.5 * x0) / (1 - alpha_bars[t]) ** 0.5  # the old noise
-    kept = (1 - alpha_bars[s] - sigma**2).clamp(min=0) ** 0.5
-    return alpha_bars[s] ** 0.5 * x0 + kept * epsilon + sigma * torch.randn_like(x_t)
+    epsilon = (x_t - schedule.signal(t) * x0) / schedule.sigma(t)  # the old noise
+    kept = math.sqrt(max(0.0, schedule.sigma(s) ** 2 - variance))
+    x_s = schedule.signal(s) * x0 + kept * epsilon
+    return x_s + math.sqrt(variance) * torch.randn_like(x_t)
 
 
 # %% [markdown]
@@ -257,13 +267,13 @@ def step_back(x_t, x0, t, s, sigma):
 
 # %%
 t, s, count = 600, 400, 20_000
-walkers = alpha_bars[t] ** 0.5 * 0.8 + (1 - alpha_bars[t]) ** 0.5 * torch.randn(count).double()
-whole = (1 - alpha_bars[s]) ** 0.5  # the spread that x_s must have
-arrived = {share: step_back(walkers, 0.8, t, s, share * whole) for share in [0, 0.7, 1]}
+walkers = schedule.signal(t) * 0.8 + schedule.sigma(t) * torch.randn(count).double()
+std = schedule.sigma(s)  # the standard deviation that x_s must have
+arrived = {part: step_back(walkers, 0.8, t, s, (part * std) ** 2) for part in [0, 0.7, 1]}
 for x_s in arrived.values():
-    assert abs(x_s.mean() - alpha_bars[s] ** 0.5 * 0.8) < 5 * whole / count**0.5
-    assert abs(x_s.std() / whole - 1) < 5 / (2 * count) ** 0.5
-print("All three crowds have the mean and the spread of q(x_s | x_0).")
+    assert abs(x_s.mean() - schedule.signal(s) * 0.8) < 5 * std / count**0.5
+    assert abs(x_s.std() / std - 1) < 5 / (2 * count) ** 0.5
+print("All three have the mean and the standard deviation of q(x_s | x_0).")
 
 # %%
 figure, all_axes = plt.subplots(1, 4, figsize=(12, 3.2), layout="constrained")
@@ -288,17 +298,19 @@ plt.show()
 # $$\sigma^2 = \eta^2\;\frac{1-\bar\alpha_s}{1-\bar\alpha_t}\left(1-\frac{\bar\alpha_t}{\bar\alpha_s}\right)$$
 #
 # For $s = t-1$ the bracket is $\beta_t$. With $\eta = 1$ this is $\tilde\beta_t$, the variance of
-# the posterior. And the mean?
+# the posterior; and for an earlier $s$ it is that of $q(x_s \mid x_t, x_0)$. And the mean?
 
 # %%
+alpha_bars = torch.cat([schedule.alpha_bars, torch.ones(1)])  # (T + 1,): entry -1 is "clean"
 some_x0, some_x_t = torch.randn(2, 1, 100, dtype=torch.float64)  # (1, 100) each
 for t in range(T):
-    mean, variance = schedule.posterior(some_x0, some_x_t, torch.tensor([t]))
-    sigma2 = (1 - alpha_bars[t - 1]) / (1 - alpha_bars[t]) * (1 - alpha_bars[t] / alpha_bars[t - 1])
-    epsilon = (some_x_t - alpha_bars[t] ** 0.5 * some_x0) / (1 - alpha_bars[t]) ** 0.5
-    kept = (1 - alpha_bars[t - 1] - sigma2).clamp(min=0) ** 0.5
-    assert torch.allclose(sigma2, variance, rtol=1e-6, atol=1e-12)
-    assert torch.allclose(alpha_bars[t - 1] ** 0.5 * some_x0 + kept * epsilon, mean, atol=1e-6)
+    epsilon = (some_x_t - schedule.signal(t) * some_x0) / schedule.sigma(t)
+    for s in {t - 1, t // 2 - 1}:  # one timestep back, and half of the way
+        sigma2 = (1 - alpha_bars[s]) / (1 - alpha_bars[t]) * (1 - alpha_bars[t] / alpha_bars[s])
+        kept = (1 - alpha_bars[s] - sigma2).clamp(min=0) ** 0.5
+        mean, variance = schedule.posterior(some_x0, some_x_t, t, s)
+        assert math.isclose(sigma2, variance, rel_tol=1e-6, abs_tol=1e-12)
+        assert torch.allclose(schedule.signal(s) * some_x0 + kept * epsilon, mean, atol=1e-6)
 print("With eta = 1 mean and variance are those of the posterior, at all", T, "timesteps.")
 
 # %% [markdown]
@@ -308,15 +320,17 @@ print("With eta = 1 mean and variance are those of the posterior, at all", T, "t
 
 
 # %%
-def walk(diffusion, x, timesteps, eta=0.0, generator=None, clip=False):
+def walk(diffusion, x, timesteps, eta=0.0, generator=None, clip="off"):
     """From x at timesteps[0] down to a clean picture (Song et al., eq. 12 and 16)."""
-    for t, s in zip(timesteps, [*timesteps[1:], -1], strict=True):
-        here, there = alpha_bars[t], alpha_bars[s]
-        x0, epsilon = diffusion.denoise(x, torch.full((len(x),), t, device=x.device), clip)
-        sigma = eta * ((1 - there) / (1 - here) * (1 - here / there)) ** 0.5
-        kept = (1 - there - sigma**2).clamp(min=0) ** 0.5
-        z = torch.randn(x.shape, device=x.device, generator=generator)
-        x = there**0.5 * x0 + kept * epsilon + sigma * z
+    schedule = diffusion.schedule
+    for t, s in pairwise([*timesteps, -1]):
+        x0, epsilon = diffusion.denoise(x, t, clip)
+        variance = eta**2 * schedule.posterior(x0, x, t, s)[1]
+        kept = math.sqrt(max(0.0, schedule.sigma(s) ** 2 - variance))
+        x = schedule.signal(s) * x0 + kept * epsilon
+        if eta and s >= 0:
+            z = torch.randn(x.shape, device=x.device, generator=generator)
+            x = x + math.sqrt(variance) * z
     return x
 
 
@@ -325,7 +339,7 @@ timesteps = spaced_timesteps(schedule, 50)  # [999, 979, ... 20, 0]
 for eta in [0, 0.6, 1]:
     ours = walk(ideal, start, timesteps, eta, torch.Generator().manual_seed(4))
     dice = torch.Generator().manual_seed(4)
-    *_, last = ddim(ideal, start, steps=50, generator=dice, clip=False, eta=eta)
+    *_, last = ddim(ideal, start, steps=50, generator=dice, clip="off", eta=eta)
     assert torch.allclose(ours, last.x, atol=1e-4)
 print("ddim in diffusion_lib agrees with what you built, for three values of eta.")
 
@@ -336,13 +350,13 @@ print("ddim in diffusion_lib agrees with what you built, for three values of eta
 # colour of a point is its fate: the place on the spiral where it will end.
 
 # %%
-drift = list(ddim(ideal, start, clip=False))  # T steps of (POINTS, 2), without dice
+drift = list(ddim(ideal, start, steps=T, clip="off"))  # T steps of (POINTS, 2), without dice
 crowds = {
     name: torch.stack([start] + [step.x for step in way])  # (T + 1, POINTS, 2)
     for name, way in [("with dice (ddpm)", walks), ("without (ddim)", drift)]
 }
 fates = {
-    name: mixture.log_bells(crowd[-1], torch.ones(POINTS, 1)).argmax(1)  # (POINTS,), 0 to 399
+    name: mixture.log_components(crowd[-1]).argmax(1)  # (POINTS,), 0 to 399
     for name, crowd in crowds.items()
 }
 
@@ -353,17 +367,19 @@ plane = torch.cartesian_prod(axis, axis).double()  # (8100, 2)
 
 def draw(all_axes, k):
     """The crowds after k steps, with some of their ways, on contours of q(x_t)."""
-    density = mixture.log_density(plane, alpha_bars[T - 1 - k].item()).exp().view(90, 90).T
-    levels = [share * density.max().item() for share in (0.1, 0.4, 0.7)]
+    t = T - 1 - k  # after the last step -1, the clean picture
+    density = mixture.log_density(plane, schedule.signal(t), schedule.sigma(t)).exp()  # (8100,)
+    density = density.view(90, 90).T
+    levels = [part * density.max().item() for part in (0.1, 0.4, 0.7)]
     for axes, (name, crowd) in zip(all_axes, crowds.items(), strict=True):
-        colour = plt.cm.plasma(fates[name] / 399)  # (POINTS, 4)
+        colors = plt.cm.plasma(fates[name] / 399)  # (POINTS, 4)
         axes.contour(axis, axis, density, levels, colors="lightgrey", linewidths=1)
-        axes.scatter(*crowd[k, :200].T, s=8, color=colour[:200])
+        axes.scatter(*crowd[k, :200].T, s=8, color=colors[:200])
         ways, since = (6, max(0, k - 150)) if "ddpm" in name else (24, 0)
         for i in range(ways):
-            axes.plot(*crowd[since : k + 1 : 3, i].T, color=colour[i], linewidth=1.2)
+            axes.plot(*crowd[since : k + 1 : 3, i].T, color=colors[i], linewidth=1.2)
         axes.set(title=name, xlim=(-2.7, 2.7), ylim=(-2.7, 2.7), xticks=[], yticks=[])
-    all_axes[0].set_xlabel(f"t = {max(T - 1 - k, 0)}")
+    all_axes[0].set_xlabel(f"t = {max(t, 0)}")
 
 
 # %%
@@ -393,7 +409,7 @@ same = start[:1].expand(POINTS, 2)  # (POINTS, 2)
 ends = {}
 for eta in [1, 0.5, 0]:
     dice = torch.Generator().manual_seed(5)
-    *_, last = ddim(ideal, same, steps=100, generator=dice, clip=False, eta=eta)
+    *_, last = ddim(ideal, same, steps=100, generator=dice, clip="off", eta=eta)
     ends[eta] = last.x
 assert torch.allclose(ends[0], ends[0][:1], atol=1e-4)
 
@@ -445,7 +461,7 @@ for stop in stops:
     left = [stop, *[t for t in timesteps if t < stop]]
     dice = torch.Generator(device).manual_seed(7)
     many = frozen.repeat(8, 1, 1, 1)  # (8, 3, 16, 16)
-    rows[f"from t = {stop}"] = walk(diffusion, many, left, 1.0, dice, clip=True)
+    rows[f"from t = {stop}"] = walk(diffusion, many, left, 1.0, dice, clip="static")
 
 # %%
 labels = [f"dice {i}" for i in range(1, 9)]
@@ -504,7 +520,8 @@ plt.show()
 # %%
 angle = torch.arange(32) * torch.pi / 32
 lines = torch.stack([angle.cos(), angle.sin()])  # (2, 32), of length 1
-many = (mixture.draw(100_000)[0] @ lines).sort(0).values[25::50]  # (2000, 32), shadows of the data
+data = mixture.sample(100_000)[0]  # (100_000, 2)
+many = (data @ lines).sort(0).values[25::50]  # (2000, 32), shadows of the data
 
 
 def distance(points):
@@ -528,7 +545,7 @@ error = [(quick[ddim, count] - slow.x).abs().mean().item() for count in [5, 10, 
 assert error[0] > 3 * error[2] and error[1] > 2 * error[3]
 
 # %%
-fresh = [distance(mixture.draw(2000)[0]) for _ in range(20)]
+fresh = [distance(mixture.sample(2000)[0]) for _ in range(20)]
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
 for name, results in leapers.items():
     left.plot(counts, [distance(points) for points in results.values()], "o-", label=name)
@@ -575,7 +592,7 @@ plots.image_rows(
 #
 # ## Why clip?
 #
-# `ddpm` and `ddim` hold each guess of $x_0$ in [-1, 1] unless you say `clip=False`. No pixel is
+# `ddpm` and `ddim` clip each guess of $x_0$ to [-1, 1] unless you say `clip="off"`. No pixel is
 # brighter than white, so that cannot hurt. What is it good for? Many networks answer with the
 # noise, and the guess is then computed:
 #
@@ -585,7 +602,7 @@ plots.image_rows(
 
 # %%
 for t in [999, 900, 500, 100]:
-    times = ((1 - alpha_bars[t]) / alpha_bars[t]) ** 0.5
+    times = schedule.sigma(t) / schedule.signal(t)
     print(f"t = {t}: an error in epsilon is multiplied by {times:,.1f}")
 
 
@@ -606,11 +623,11 @@ class SlightlyWrong(torch.nn.Module):
 # %%
 wrong = GaussianDiffusion(SlightlyWrong(), schedule, prediction="epsilon")
 rows = {}
-for sampler, clip in [(ddim, True), (ddim, False), (ddpm, False)]:
+for sampler, clip in [(ddim, "static"), (ddim, "off"), (ddpm, "off")]:
     dice = torch.Generator(device).manual_seed(10)
     *_, last = sampler(wrong, x_T, steps=50, generator=dice, clip=clip)
-    rows[f"{sampler.__name__}, {'clip' if clip else 'no clip'}"] = last.x
-assert rows["ddim, clip"].abs().max() < 1.001 and rows["ddim, no clip"].abs().max() > 4
+    rows[f"{sampler.__name__}, clip {clip}"] = last.x
+assert rows["ddim, clip static"].abs().max() < 1.001 and rows["ddim, clip off"].abs().max() > 4
 
 # %%
 labels = [f"noise {i}" for i in range(1, FACES + 1)]
@@ -661,6 +678,25 @@ plots.image_rows(rows, labels, "Short noise makes bland faces, long noise makes 
 # other. That is the second exercise.
 #
 # ## Meet the real thing
+#
+# Open `diffusion_lib/samplers.py`: it begins with the two loops that you have written.
+#
+# | You built | In `diffusion_lib/samplers.py` | What differs |
+# |---|---|---|
+# | `ancestral` | `ddpm` | it may skip timesteps, so a step goes from t to any earlier s; it clips the guess; it yields t, x and the guess after each step, where yours returns the last x; `generator` may be left out |
+# | `walk` | `ddim` | it takes a number of steps, where yours takes the timesteps; it clips unless told not to; it refuses an eta outside 0 to 1, and asks for no posterior if eta is 0; it yields like `ddpm` |
+# | the pairs `t, s` in `walk` | `timestep_pairs` | it makes the list of timesteps first, from the number of steps (by default 50 for ddim, all T for ddpm) and the spacing |
+#
+# | Also there | Why |
+# |---|---|
+# | `Step` | the t, x and x0 that a sampler yields, with names |
+# | `Denoiser` | what a model must have to be sampled from: a schedule, a device, `denoise` and little else |
+# | `default_steps` | how many steps a sampler takes if you don't say |
+# | `randn_like` | normal noise like x, from a generator, for which `torch.randn_like` has no argument |
+#
+# Two files belong to it. `solvers.py` holds the quicker samplers, `dpm_solver`, `dpm_solver_sde` and
+# `heun`, with the same arguments. `sampling.py` holds `sample`, which knows all five by name, draws
+# $x_T$, and works in batches.
 #
 # `ddpm` and `ddim` are generators, and a generator is a film that you can stop. Here is the
 # network's opinion when a tenth of the way is done, and nothing beyond that is computed:
@@ -752,7 +788,7 @@ real = x0[[3, 10, 57, 100]].to(device)  # (4, 3, 16, 16), from the training set
 timesteps = spaced_timesteps(schedule, 100)
 x, here = real, alpha_bars[-1]
 for t in reversed(timesteps):
-    epsilon = diffusion.denoise(x, torch.full((4,), t, device=device)).epsilon
+    epsilon = diffusion.denoise(x, t).epsilon
     x, here = leap_solution(x, epsilon, here, alpha_bars[t]), alpha_bars[t]
 back = walk(diffusion, x, timesteps)  # (4, 3, 16, 16)
 assert (back - real).abs().mean() < 0.1
@@ -826,7 +862,7 @@ exercises.check_redraw(redraw)
 def redraw_solution(sketch, noise, guess, alpha_bars, timesteps):
     here = alpha_bars[timesteps[0]]
     x = here**0.5 * sketch + (1 - here) ** 0.5 * noise
-    for t, s in zip(timesteps, [*timesteps[1:], -1], strict=True):
+    for t, s in pairwise([*timesteps, -1]):
         x0 = guess(x, t)
         epsilon = (x - alpha_bars[t] ** 0.5 * x0) / (1 - alpha_bars[t]) ** 0.5
         x = alpha_bars[s] ** 0.5 * x0 + (1 - alpha_bars[s]) ** 0.5 * epsilon
@@ -856,7 +892,7 @@ paint(slice(13, 16), slice(3, 13), 220, 200, 40)  # shirt
 
 # %%
 def guess(x, t):
-    return diffusion.denoise(x, torch.full((len(x),), t, device=device), clip=True).x0
+    return diffusion.denoise(x, t, clip="static").x0
 
 
 noise = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(21)).to(device)
@@ -932,10 +968,9 @@ mask = torch.zeros(1, 1, 16, 16, device=device)
 mask[:, :, 7:] = 1  # the lower part is known
 known = x0[[3, 10, 57]].to(device).repeat_interleave(7, 0)  # (21, 3, 16, 16): each seven times
 x = torch.randn(known.shape, generator=torch.Generator().manual_seed(5)).to(device)
-for t, s in zip(timesteps, [*timesteps[1:], -1], strict=True):
-    every = torch.full((len(x),), t, device=device)
-    mean, variance = schedule.posterior(guess(x, t), x, every, torch.full_like(every, s))
-    x = mean + variance.sqrt() * torch.randn_like(x)  # one ancestral step, from t to s
+for t, s in pairwise([*timesteps, -1]):
+    mean, variance = schedule.posterior(guess(x, t), x, t, s)
+    x = mean + variance**0.5 * torch.randn_like(x)  # one ancestral step, from t to s
     x = paste_known_solution(x, known, mask, alpha_bars[s], torch.randn_like(x))
 assert torch.equal((x * mask).cpu(), (known * mask).cpu())
 

@@ -45,18 +45,20 @@ from diffusion_lib import (
     Trainer,
     ddim,
     exercises,
+    find_device,
     load_images,
     metrics,
     plots,
     sample,
+    sinusoidal_embedding,
+    to_images,
+    to_pixels,
     toys,
 )
 from diffusion_lib.benchmark.records import measurements, medians
 from diffusion_lib.features import FeatureStatistics, efficientnet_features
-from diffusion_lib.images.pixels import to_images, to_pixels
 from diffusion_lib.metrics import frechet_distance, kernel_distance
-from diffusion_lib.networks.layers import sinusoidal_embedding
-from diffusion_lib.training import find_device
+from diffusion_lib.neighbors import nearest
 
 torch.manual_seed(0)
 device = find_device()
@@ -117,8 +119,8 @@ print("blurred, but with the mean and the contrast of A")
 #
 # ## The Fréchet distance
 #
-# Take each crowd for a bell curve, and compare the bells. In one dimension a bell is a mean $m$ and
-# a spread $s$, a point in a plane, and the distance is the one you know:
+# Take each crowd for a Gaussian, and compare the Gaussians. In one dimension that is a mean $m$ and a
+# standard deviation $s$, a point in a plane, and the distance is the one you know:
 #
 # $$d^2 = (m_a - m_b)^2 + (s_a - s_b)^2 = (m_a - m_b)^2 + s_a^2 + s_b^2 - 2\sqrt{s_a^2\, s_b^2}$$
 #
@@ -132,7 +134,7 @@ print("blurred, but with the mean and the contrast of A")
 
 # %%
 def frechet(m_a, cov_a, m_b, cov_b):
-    """Squared distance of two bells (eq. 6). m: (D,), cov: (D, D)"""
+    """Squared distance of two Gaussians (eq. 6). m: (D,), cov: (D, D)"""
     roots = torch.linalg.eigvals(cov_a @ cov_b).real.clamp(min=0).sqrt()  # (D,)
     return (m_a - m_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * roots.sum()
 
@@ -144,12 +146,12 @@ for s_a, s_b in [(1.0, 1.0), (0.5, 2.0)]:
 print("In one dimension it is (m_a - m_b)^2 + (s_a - s_b)^2.")
 
 # %% [markdown]
-# One bell moves to the other, then turns, then takes on its shape:
+# One Gaussian moves to the other, then turns, then takes on its shape:
 
 
 # %%
 def ellipse(angle, long, short):
-    """The covariance of a bell that is turned by an angle, (2, 2)."""
+    """The covariance of a Gaussian that is turned by an angle, (2, 2)."""
     c, s = math.cos(angle), math.sin(angle)
     axes = torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
     return axes * torch.tensor([long, short]) ** 2 @ axes.T
@@ -170,7 +172,7 @@ circle = torch.stack([circle.cos(), circle.sin()])  # (2, 100)
 
 
 def draw(all_axes, k):
-    """Both bells after k stages, and the distance until then."""
+    """Both Gaussians after k stages, and the distance until then."""
     for (mean, cov), colour in [((goal_mean, goal), "grey"), (stages[k], "C0")]:
         all_axes[0].plot(*(mean[:, None] + 2 * torch.linalg.cholesky(cov) @ circle), color=colour)
     all_axes[0].set(xlim=(-5, 3), ylim=(-3.5, 4.5), aspect="equal", xticks=[], yticks=[])
@@ -182,7 +184,7 @@ def draw(all_axes, k):
 plots.film(draw, range(19), figsize=(7, 3.2), columns=2)
 
 # %% [markdown]
-# *Left: two bells, drawn at twice their spread. Right: their distance. Where they lie counts most,
+# *Left: two Gaussians, drawn at two standard deviations. Right: their distance. Where they lie counts most,
 # but direction and shape count too, and 0 is reached only when everything agrees.*
 #
 # The package has the same as `frechet_distance`. It takes what a `FeatureStatistics` has collected,
@@ -197,9 +199,9 @@ assert abs(ours - theirs) < 1e-3
 print("frechet_distance agrees with what you built.")
 
 # %% [markdown]
-# ## What a bell does not see
+# ## What a Gaussian does not see
 #
-# Real crowds are no bells. Here are three with the same mean and the same covariance. (Whatever the
+# Real crowds are no Gaussians. Here are three with the same mean and the same covariance. (Whatever the
 # cloud, `whiten` gives it the mean 0 and the covariance 1.)
 
 
@@ -215,21 +217,21 @@ angle = torch.linspace(0.2, torch.pi - 0.2, 60)
 moon = toys.GaussianMixture(torch.stack([angle.cos(), 1.4 * angle.sin()], 1), 0.08)
 stripes = toys.GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), 0.15)
 clouds = {
-    "bell": torch.randn(2000, 2),
-    "moon": moon.draw(2000)[0],
-    "stripes": stripes.draw(2000)[0],
+    "Gaussian": torch.randn(2000, 2),
+    "moon": moon.sample(2000)[0],
+    "stripes": stripes.sample(2000)[0],
 }
 clouds = {name: whiten(points) for name, points in clouds.items()}  # (2000, 2) each
 
 # %%
 figure, all_axes = plt.subplots(1, 3, figsize=(9, 3.2), sharey=True, layout="constrained")
-bell = FeatureStatistics().add(clouds["bell"])
+gaussian = FeatureStatistics().add(clouds["Gaussian"])
 for axes, (name, points) in zip(all_axes, clouds.items(), strict=True):
-    d2 = frechet_distance(FeatureStatistics().add(points), bell)
+    d2 = frechet_distance(FeatureStatistics().add(points), gaussian)
     assert d2 < 1e-4
     axes.scatter(*points.T, s=2)
-    axes.set(title=f"{name}: $d^2$ to the bell = {abs(d2):.2f}", xlim=(-3.5, 3.5), ylim=(-3.5, 3.5))
-    axes.set(aspect="equal", xlabel="first number")
+    axes.set(title=f"{name}: $d^2$ to the Gaussian = {abs(d2):.2f}", aspect="equal")
+    axes.set(xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), xlabel="first number")
 all_axes[0].set(ylabel="second number")
 plt.show()
 
@@ -239,7 +241,7 @@ plt.show()
 #
 # ## The kernel distance
 #
-# Another idea needs no bell. Choose a **kernel** $k(x, y)$, a number that says how alike two points
+# Another idea needs no Gaussian. Choose a **kernel** $k(x, y)$, a number that says how alike two points
 # are. If two crowds are of one kind, a point is as much like its own crowd as like the other one.
 # So compare likeness within with likeness across. This is the squared *maximum mean discrepancy*
 # (Bińkowski et al., eq. 4):
@@ -264,7 +266,7 @@ def biased(x, y, kernel=cubic):
 
 # %% [markdown]
 # (The unbiased one is exercise 1. Until you have done it, here is the package's.) Draw two crowds
-# of twenty from the *same* bell, four hundred times:
+# of twenty from the *same* Gaussian, four hundred times:
 
 # %%
 draws = torch.randn(400, 2, 20, 2).double()  # (400, 2 crowds, 20 points, 2 numbers)
@@ -297,11 +299,11 @@ def local(x, y):
 
 seen = {
     name: [
-        frechet_distance(bell, FeatureStatistics().add(points)),
-        kernel_distance(clouds["bell"], points, 1, 2000).mean,
-        biased(clouds["bell"], points, local).item(),
+        frechet_distance(gaussian, FeatureStatistics().add(points)),
+        kernel_distance(clouds["Gaussian"], points, 1, 2000).mean,
+        biased(clouds["Gaussian"], points, local).item(),
     ]
-    for name, points in [("another bell", whiten(torch.randn(2000, 2))), *list(clouds.items())[1:]]
+    for name, points in [("another one", whiten(torch.randn(2000, 2))), *list(clouds.items())[1:]]
 }
 
 # %%
@@ -309,19 +311,19 @@ figure, all_axes = plt.subplots(1, 3, figsize=(10, 2.8), layout="constrained")
 for i, title in enumerate(["Fréchet", "kernel, cubic", "kernel, local (biased)"]):
     all_axes[i].bar(list(seen), [values[i] for values in seen.values()], color=["grey", "C0", "C1"])
     all_axes[i].axhline(0, color="black", linewidth=0.8)
-    all_axes[i].set(title=title, ylabel="$d^2$ to the bell")
+    all_axes[i].set(title=title, ylabel="$d^2$ to the Gaussian")
 all_axes[0].set(ylim=(-0.1, 1))
 plt.show()
 
 # %%
-assert seen["moon"][1] > 5 * abs(seen["another bell"][1]) and seen["stripes"][2] > 0.02
+assert seen["moon"][1] > 5 * abs(seen["another one"][1]) and seen["stripes"][2] > 0.02
 assert abs(seen["stripes"][1]) < 0.3 * seen["moon"][1]
 
 # %% [markdown]
 # *Fréchet sees no difference anywhere. The cubic kernel knows the moon, but takes the stripes for a
-# bell. The local one knows both.* A cubic kernel compares means of products of up to three numbers
+# Gaussian. The local one knows both.* A cubic kernel compares means of products of up to three numbers
 # (multiply it out!), which includes how lopsided a crowd is. The stripes are as symmetric as the
-# bell, and give themselves away only in products of four. **Each distance has its blind spots, and
+# Gaussian, and give themselves away only in products of four. **Each distance has its blind spots, and
 # a good number means: nothing that I can see.**
 #
 # ## Eyes for pictures
@@ -478,10 +480,10 @@ def share_within(points, region, k=3):
 
 
 # %%
-data = toys.spiral().draw(300)[0].double()  # (300, 2)
+data = toys.spiral().sample(300)[0].double()  # (300, 2)
 inner = data[data.norm(dim=1) < 1] + 0.01  # (some, 2), all near a real point
-spread_out = torch.randn(300, 2).double() * 1.2  # everywhere
-crowds = {"few kinds": inner, "anything goes": spread_out}
+everywhere = torch.randn(300, 2).double() * 1.2  # (300, 2)
+crowds = {"few kinds": inner, "anything goes": everywhere}
 for fake in crowds.values():
     theirs = metrics.precision_recall(data, fake)
     assert abs(theirs.precision - share_within(fake, data)) < 1e-9
@@ -546,12 +548,12 @@ assert scores["half blurred"].precision < scores["real"].precision - 0.3
 # First we want to catch a culprit. Here is one, without any training: the *ideal denoiser* of fifty
 # portraits. For a training set, the best guess of page 05 is a short formula: the mean of the fifty
 # portraits, weighted with how likely $x_t$ comes from each (a softmax). `toys.GaussianMixture` is
-# that, with portraits for centres and no spread.
+# that, with portraits as means and a standard deviation of 0.
 
 # %%
 few = pixels[order[REAL : REAL + 50]]  # (50, 3, 16, 16), uint8
 schedule = NoiseSchedule("cosine")
-by_heart = toys.GaussianMixture(to_images(few), spread=0.0)
+by_heart = toys.GaussianMixture(to_images(few), std=0.0)
 perfect = GaussianDiffusion(toys.IdealNetwork(by_heart, schedule), schedule)
 start = torch.randn(48, 3, 16, 16, generator=torch.Generator().manual_seed(4))
 *_, last = ddim(perfect, start, steps=20)
@@ -562,7 +564,7 @@ copies = last.x  # (48, 3, 16, 16)
 # them:
 
 # %%
-found = metrics.nearest(copies, few)  # distance: (48,), number: (48,)
+found = nearest(copies, few)  # distance: (48,), number: (48,)
 assert found.distance.max() < 0.02
 rows = {"drawn": copies[:10], "nearest\nof the 50": to_images(few[found.number[:10]])}
 plots.image_rows(rows, title="The ideal denoiser of fifty portraits")
@@ -604,7 +606,7 @@ assert losses[-1] < 0.3 * losses[0]
 drawn = sample(trainer.average, 48, steps=20)  # (48, 3, 16, 16)
 
 # %%
-found = metrics.nearest(drawn, few)
+found = nearest(drawn, few)
 rows = {"drawn": drawn[:10], "nearest\nof the 50": to_images(few[found.number[:10]])}
 plots.image_rows(rows, title="A plain network that was trained on fifty portraits")
 
@@ -613,7 +615,7 @@ plots.image_rows(rows, title="A plain network that was trained on fifty portrait
 # that has seen each of 4,000 portraits a hundred times?
 
 # %%
-found = metrics.nearest(samples, pixels)
+found = nearest(samples, pixels)
 rows = {"drawn": samples[:10], "nearest\nof 4,000": to_images(pixels[found.number[:10]])}
 plots.image_rows(rows, title="The bundled model")
 
@@ -625,9 +627,9 @@ plots.image_rows(rows, title="The bundled model")
 # %%
 unseen = pixels[order[:REAL]]  # (REAL, 3, 16, 16), not among the fifty
 verdicts = {
-    "ideal, 50": metrics.memorisation(copies, few, unseen),
-    "plain, 50": metrics.memorisation(drawn, few, unseen),
-    "bundled, 4000": metrics.memorisation(samples, pixels),
+    "ideal, 50": metrics.memorization(copies, few, unseen),
+    "plain, 50": metrics.memorization(drawn, few, unseen),
+    "bundled, 4000": metrics.memorization(samples, pixels),
 }
 assert verdicts["ideal, 50"].copies == 1 and verdicts["plain, 50"].copies > 0.5
 assert verdicts["bundled, 4000"].copies < 0.1
@@ -650,7 +652,7 @@ plt.show()
 # %% [markdown]
 # *Left: distances on the scale of -1 to 1. Who copies is nearer to the training set than any real
 # portrait is. Right: the share of samples that are as near as only one in a hundred real portraits
-# is; `metrics.memorisation` calls these copies.*
+# is; `metrics.memorization` calls these copies.*
 #
 # ## Why does a network draw anything new?
 #
@@ -677,26 +679,26 @@ plt.show()
 # ## What the loss says
 #
 # Another way to catch a copying machine costs no samples: its loss on pictures that it was not
-# trained on. Page 04 measured the loss on a fixed set of noises. `metrics.loss_per_noise_level`
-# does that for each tenth of the timesteps.
+# trained on. Page 04 measured the loss on a fixed set of noises. `metrics.loss_by_timestep` does
+# that for each tenth of the timesteps.
 
 # %%
-level_loss = metrics.loss_per_noise_level
+loss_by_timestep = metrics.loss_by_timestep
 cases = {
-    "plain, its fifty": level_loss(trainer.average, few),
-    "plain, fifty others": level_loss(trainer.average, unseen[:50]),
+    "plain, its fifty": loss_by_timestep(trainer.average, few),
+    "plain, fifty others": loss_by_timestep(trainer.average, unseen[:50]),
 }
-bundled = level_loss(diffusion, pixels[:100])
-print([f"{level.first}..{level.last}" for level in bundled[:3]], "...")
+bundled = loss_by_timestep(diffusion, pixels[:100])
+print([f"{part.first}..{part.last}" for part in bundled[:3]], "...")
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
-for name, levels in cases.items():
-    left.plot([(x.first + x.last) / 2 for x in levels], [x.loss for x in levels], "o-", label=name)
+for name, parts in cases.items():
+    left.plot([(x.first + x.last) / 2 for x in parts], [x.loss for x in parts], "o-", label=name)
 left.set(title="The plain network's loss of $x_0$", xlabel="t", ylabel="mean squared error")
 left.legend()
-t = torch.tensor([(level.first + level.last) // 2 for level in bundled])  # (10,)
-loss = torch.tensor([level.loss for level in bundled])  # (10,)
+t = torch.tensor([(part.first + part.last) // 2 for part in bundled])  # (10,)
+loss = torch.tensor([part.loss for part in bundled])  # (10,)
 right.plot(t, loss, "o-", label="of v")
 right.plot(t, loss * (1 - diffusion.schedule.alpha_bars[t]), "o-", label="of $x_0$, from that")
 right.set(title="The bundled model's loss", xlabel="t", ylabel="mean squared error", ylim=(0, None))
@@ -741,7 +743,7 @@ for name, found in quality.items():
 figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
 for name, found in quality.items():
     values = [distance.mean for distance in found.values()]
-    axes.errorbar(list(found), values, [d.spread for d in found.values()], marker="o", label=name)
+    axes.errorbar(list(found), values, [d.std for d in found.values()], marker="o", label=name)
 axes.set(title=f"{RUNNERS} portraits each", xlabel="calls of the network", ylim=(0, None))
 axes.set(ylabel="kernel distance to real ones", xticks=[5, 10, 20])
 axes.legend()
@@ -752,7 +754,7 @@ ends = {name: list(found.values()) for name, found in quality.items()}  # three 
 assert all(few.mean > 1.1 * many.mean for few, _, many in ends.values())
 
 # %% [markdown]
-# *Bars: the spread between subsets of the real portraits, which is a part of the uncertainty and
+# *Bars: the standard deviation between subsets of the real portraits, which is a part of the uncertainty and
 # not all of it: other noises move the points, too, and not less.* With more calls everybody gains,
 # and with 20 all four are near each other: what is left then is mostly the fault of the model, and
 # not of the sampler. Do not read an order into points that are closer than a few bars. Who wants to
@@ -820,15 +822,35 @@ plt.show()
 #
 # Four changes clearly hurt: a second block and batches of 64, which make fewer steps of the minute,
 # folded pixels, and the linear schedule. Four end just beyond the recipe's whiskers: a wider network,
-# no shift, v, half the learning rate. Of timesteps in between, and of the average of weights (which
-# has little left to do where the learning rate falls to 0), three seeds cannot say anything: the
-# whiskers overlap. And **one bar is shorter than the recipe's**: `--min_snr 5`, better in two seeds of
+# no shift, v, half the learning rate. Of the average of weights (which has little left to do where the
+# learning rate falls to 0) three seeds cannot say anything: the whiskers overlap. And **one bar is shorter than the recipe's**: `--min_snr 5`, better in two seeds of
 # three. That is how an ablation ends well: with what the next recipe should try, and this one did not.
 #
 # Read the largest bars with care. A second block makes each step dearer, so there are fewer of them
 # in a minute; that says nothing about an hour. The ablation answers the question that was asked: what
 # is best *for these pictures, in this time, to these eyes*. The bundled model predicts v from folded
 # pixels with two blocks a level, and after twenty minutes it is better than any bar here.
+#
+# ## Meet the real thing
+#
+# Open `diffusion_lib/metrics.py`: it begins with the distances of this page.
+#
+# | You built | In `diffusion_lib/metrics.py` | What differs |
+# |---|---|---|
+# | `frechet` | `frechet_distance` | it takes two `FeatureStatistics`, and refuses those of fewer than two images; the roots are those of the eigenvalues of $C_a^{1/2} C_b\,C_a^{1/2}$, which are the same as of $C_a C_b$, but the matrix is symmetric, so that rounding cannot make them complex |
+# | `unbiased_distance` (exercise 1) | `kernel_distance` | it takes the mean over 50 random subsets of at most 500 features each, and says how much they scatter |
+# | `cubic` | `kernel` | nothing |
+# | `share_within` | `precision_recall` | it returns both; it compares a thousand rows at a time, so that 50,000 samples fit into memory |
+#
+# | Also there | Why |
+# |---|---|
+# | `KernelDistance`, `PrecisionRecall` | what two of them return, with names |
+# | `compare` | all distances at once, for the command below |
+# | `require_same_width` | refuses features of two kinds |
+# | `memorization`, `Memorization` | the bars of the section on copies, from nearest neighbours that `neighbors.py` finds |
+# | `loss_by_timestep`, `TimestepLoss`, `draw_noise` | the curves of the section on the loss |
+#
+# `features.py` holds the network that looks at pictures, and `FeatureStatistics`.
 #
 # ## Measure a model of your own
 #
@@ -840,7 +862,7 @@ plt.show()
 #
 # MODEL is a `.pth` from training, or `faces`; PATH are the pictures it was trained on. It draws
 # 1,000 samples (or `--num_images`), and prints both distances, precision and recall, the nearest
-# training pictures and the loss by noise level. **Beside each number of samples stands the same
+# training pictures and the loss by timestep. **Beside each number of samples stands the same
 # number for real pictures**, as many of them: half of the training set against the other half. That
 # column is the best one can hope for, and without it the first one means nothing. `--held_out`
 # takes pictures that the model has not seen, and is worth it: no other test for copies is as clear.
@@ -877,7 +899,7 @@ def unbiased_distance_solution(x, y, kernel):
 exercises.check_unbiased_distance(unbiased_distance_solution)
 
 # %% [markdown]
-# How near does the local kernel have to look to tell the stripes from the bell best? In units of
+# How near does the local kernel have to look to tell the stripes from the Gaussian best? In units of
 # its own scatter between draws of one kind:
 
 # %%
@@ -889,7 +911,7 @@ for h in widths:
         return (-torch.cdist(x, y).square() / (2 * h**2)).exp()
 
     null = [unbiased_distance_solution(*torch.randn(2, 200, 2).double(), near) for _ in range(30)]
-    found = unbiased_distance_solution(clouds["bell"][:200], clouds["stripes"][:200], near)
+    found = unbiased_distance_solution(clouds["Gaussian"][:200], clouds["stripes"][:200], near)
     signal.append((found / torch.stack(null).std()).item())
 assert max(signal) > 10 and signal.index(max(signal)) not in (0, len(widths) - 1)
 
@@ -905,30 +927,30 @@ plt.show()
 
 # %% [markdown]
 # *A kernel that looks too near finds everybody alone; one that looks too far sees only means and
-# spreads, which are the same here.*
+# covariances, which are the same here.*
 #
 # **2. What is not the mean's.** A Fréchet distance is a sum of two parts. The first is the squared
 # distance of the means. Write the second, the trace in eq. 6, from two sets of features.
 
 
 # %%
-def spread_term(a, b):
+def covariance_term(a, b):
     """a: (N, D), b: (M, D) -> tr(C_a + C_b - 2 (C_a C_b)^(1/2)), a tensor of shape ()"""
     raise NotImplementedError
 
 
-exercises.check_spread_term(spread_term)
+exercises.check_covariance_term(covariance_term)
 
 
 # %% jupyter={"source_hidden": true}
 # Solution 2
-def spread_term_solution(a, b):
+def covariance_term_solution(a, b):
     cov_a, cov_b = a.T.cov(), b.T.cov()
     roots = torch.linalg.eigvals(cov_a @ cov_b).real.clamp(min=0).sqrt()
     return cov_a.trace() + cov_b.trace() - 2 * roots.sum()
 
 
-exercises.check_spread_term(spread_term_solution)
+exercises.check_covariance_term(covariance_term_solution)
 
 # %% [markdown]
 # Taken apart, the distance says a little more about what is wrong. (In pixels, of portraits shrunk
@@ -944,20 +966,20 @@ parts = {}
 for name, images in {"untouched": x, "the model": samples, **damaged}.items():
     a, b = small(real[:SAMPLES]), small(images)
     mean_part = (a.mean(0) - b.mean(0)).square().sum().item()
-    parts[name] = (mean_part, spread_term_solution(a, b).item())
+    parts[name] = (mean_part, covariance_term_solution(a, b).item())
 assert parts["darker"][0] > parts["darker"][1] and parts["much noise"][0] < parts["much noise"][1]
 
 # %%
 figure, axes = plt.subplots(figsize=(7.5, 3.2), layout="constrained")
 first, second = zip(*list(parts.values())[::-1], strict=True)
 axes.barh(list(parts)[::-1], first, label="of the means")
-axes.barh(list(parts)[::-1], second, left=first, label="of the spreads")
+axes.barh(list(parts)[::-1], second, left=first, label="of the covariances")
 axes.set(title="The two parts of the Fréchet distance, in 48 pixels", xlabel="squared distance")
 axes.legend()
 plt.show()
 
 # %% [markdown]
-# *Darker pictures are wrong in their mean. Upside down, mean and spreads are wrong. To these 48
+# *Darker pictures are wrong in their mean. Upside down, mean and covariance are wrong. To these 48
 # numbers, noise and blur are hardly anything: shrinking averages them away.* What you compare
 # decides what you find.
 #
@@ -992,9 +1014,9 @@ exercises.check_nearest_other(nearest_other_solution)
 # %%
 some = real[:250]  # (250, 3, 16, 16)
 alone = nearest_other_solution(some)  # (250,)
-assert torch.allclose(alone, metrics.nearest(some, some, True).distance, atol=1e-3)
+assert torch.allclose(alone, nearest(some, some, True).distance, atol=1e-3)
 twins = alone.argsort()[:8]  # (8,)
-partners = metrics.nearest(some, some, True).number[twins]  # (8,)
+partners = nearest(some, some, True).number[twins]  # (8,)
 plots.image_rows({"portrait": some[twins], "nearest\nother": some[partners]})
 
 # %% [markdown]
@@ -1048,7 +1070,7 @@ plots.image_rows({"portrait": some[twins], "nearest\nother": some[partners]})
 #   alone: put that of real pictures beside it.
 # - Precision finds bad samples, recall finds missing kinds, and the nearest training picture finds
 #   copies. The ideal denoiser of a training set is a copying machine.
-# - The loss by noise level says where a model errs, and not how its samples look.
+# - The loss by timestep says where a model errs, and not how its samples look.
 #
 # **Next:** train on pictures of your own with `python -m diffusion_lib.train`, and measure what you
 # get with `python -m diffusion_lib.evaluate`.

@@ -40,19 +40,20 @@ from diffusion_lib import (
     OriginalUNet,
     TrainConfig,
     Trainer,
+    build,
     exercises,
+    find_device,
+    load_checkpoint,
     load_images,
     metrics,
     plots,
     record,
     sample,
+    to_images,
     widgets,
 )
 from diffusion_lib.estimate import flops, seconds_per_step, training_bytes
 from diffusion_lib.features import efficientnet_features
-from diffusion_lib.files import load_file
-from diffusion_lib.images.pixels import to_images
-from diffusion_lib.training import build, find_device
 
 device = find_device()
 
@@ -277,7 +278,7 @@ if not FULL:
 trainer = Trainer(build(config, channels=pixels.shape[1]), pixels, config)
 early = None
 if autosave.exists():
-    trainer.restore(load_file(autosave))
+    trainer.restore(load_checkpoint(autosave))
     early = GaussianDiffusion.load(autosave, device)  # the averaged model as it was then
 resumed = trainer.step
 print("A run was begun: it goes on." if early else "A new run.")
@@ -307,18 +308,18 @@ assert all(0 < gap <= config.report_every for gap in gaps)
 print("No report is missing, and none is there twice.")
 
 # %%
-levels = ["faintest", "faint", "strong", "strongest"]
+quarters = ["least noise", "less", "more", "most noise"]
 figure, axes = plt.subplots(figsize=(7.5, 3.4), layout="constrained")
-for number, level in enumerate(levels):
-    axes.plot(steps, [line[f"loss_by_level/{number}"] for line in lines], ".-", label=level)
+for number, quarter in enumerate(quarters):
+    axes.plot(steps, [line[f"loss_q{number}"] for line in lines], ".-", label=quarter)
 if early:
     axes.axvline(resumed, color="grey", linestyle=":", label="resumed")
-axes.set(title="The loss by strength of the noise", xlabel="step", ylabel="loss", yscale="log")
+axes.set(title="The loss by quarter of the timesteps", xlabel="step", ylabel="loss", yscale="log")
 axes.legend(title="quarter of the timesteps", loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
-# *Nothing happens at the dotted line.* Order of the images, noise, learning rate, optimiser, average:
+# *Nothing happens at the dotted line.* Order of the images, noise, learning rate, optimizer, average:
 # all follow from the seed, the step and the file. On a CPU the resumed run is the same to the last
 # bit, and `tests/test_kill.py` kills at random moments to make sure that every file left behind can be
 # loaded.
@@ -542,7 +543,7 @@ exercises.check_gradient_of_the_batch(gradient_of_the_batch_solution)
 # - Batches too large for a card are computed in parts or shared by several; the step is the same.
 # - A checkpoint holds all that the next step depends on. Losing the machine costs what was done since
 #   the last one: an epoch, or ten minutes.
-# - The loss by level of noise, samples, and distances beside those of real images say whether the hours
-#   were worth it.
+# - The loss by quarter of the timesteps, samples, and distances beside those of real images say
+#   whether the hours were worth it.
 #
 # **Next:** your own images. Put them into a folder, write its path into `SET`, and begin at the top.

@@ -27,7 +27,7 @@ def _root_trace(c, d):
     return _matrix_root(r @ d @ r).trace()
 
 
-def _spread(a, b):
+def _covariance_term(a, b):
     c, d = _covariance(a), _covariance(b)
     return c.trace() + d.trace() - 2 * _root_trace(c, d)
 
@@ -81,7 +81,7 @@ WRONG = {
         (lambda x, y, k: k(x, y), "shape is (9, 12)"),
         (lambda x, y, k: _mmd(x, y, k).item(), "return a tensor"),
     ],
-    "check_spread_term": [
+    "check_covariance_term": [
         (
             lambda a, b: (
                 _covariance(a).trace()
@@ -116,7 +116,7 @@ WRONG = {
             "you divided by N;",
         ),
         (
-            lambda a, b: (a.mean(0) - b.mean(0)).norm() ** 2 + _spread(a, b),
+            lambda a, b: (a.mean(0) - b.mean(0)).norm() ** 2 + _covariance_term(a, b),
             "the whole Frechet distance",
         ),
         (
@@ -166,6 +166,6 @@ WRONG = {
 
 RIGHT = {
     "check_unbiased_distance": _mmd,
-    "check_spread_term": _spread,
+    "check_covariance_term": _covariance_term,
     "check_nearest_other": lambda x: _squares(x).kthvalue(2, dim=1).values.sqrt(),
 }

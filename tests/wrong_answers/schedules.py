@@ -13,7 +13,7 @@ def before(bars):
 
 def count_up(end, enough):
     steps = 2
-    while not enough(NoiseSchedule("linear", steps, end=end).alpha_bars[-1].item()):
+    while not enough(NoiseSchedule("linear", steps, beta_end=end).alpha_bars[-1].item()):
         steps += 1
     return steps
 
@@ -76,12 +76,14 @@ WRONG = {
         (lambda end, left: count_up(end, lambda bar: bar**0.5 < left) + 1, "one too many"),
         (
             lambda end, left: (
-                1 + int((NoiseSchedule(end=end).alpha_bars.sqrt() < left).nonzero()[0])
+                1 + int((NoiseSchedule(beta_end=end).alpha_bars.sqrt() < left).nonzero()[0])
             ),
             "cut a schedule of 1000 steps off",
         ),
         (
-            lambda end, left: int((NoiseSchedule(end=end).alpha_bars.sqrt() < left).nonzero()[0]),
+            lambda end, left: int(
+                (NoiseSchedule(beta_end=end).alpha_bars.sqrt() < left).nonzero()[0]
+            ),
             "that is a timestep",
         ),
         (lambda end, left: math.ceil(-4 * math.log(left) / end), "for the first case"),

@@ -1,0 +1,145 @@
+"""Images from a model, by the name of a sampler: `sample`, and what the command lines need."""
+
+import inspect
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from diffusion_lib.errors import InputError
+from diffusion_lib.samplers import Denoiser, Step, ddim, ddpm, default_steps
+from diffusion_lib.solvers import dpm_solver, dpm_solver_sde, heun
+
+SAMPLERS = {
+    "dpm_solver": dpm_solver,
+    "dpm_solver_sde": dpm_solver_sde,
+    "heun": heun,
+    "ddim": ddim,
+    "ddpm": ddpm,
+}
+
+
+def sample(
+    diffusion: Denoiser,
+    count: int,
+    sampler: str = "dpm_solver",
+    steps: int | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: bool = False,
+    clip: str = "static",
+    spacing: str = "auto",
+    eta: float | None = None,
+) -> Tensor:
+    """Make `count` images.
+
+    x_T is drawn on the CPU, one image after another, so that with a sampler that adds no noise
+    (dpm_solver, heun, ddim) the same seed gives the same images on any device and in batches of any
+    size (up to rounding).
+
+    Args:
+        diffusion: a trained model, on the device that is to do the work.
+        sampler: dpm_solver, dpm_solver_sde, heun, ddim or ddpm.
+        steps: 1 to T; None takes the sampler's default.
+        batch_size: images at a time; larger is faster until the device is saturated.
+        progress: whether to show a progress bar.
+        clip: static, dynamic or off, see `clip_x0`.
+        spacing: auto (the sampler's default), log_snr, linspace, trailing or leading.
+        eta: of ddim and dpm_solver; None takes the sampler's default.
+
+    Returns:
+        Float32 in [-1, 1], (count, channels, height, width), on the CPU.
+
+    Raises:
+        InputError: an unknown name, or a number out of its range.
+    """
+    batches = sample_batches(
+        diffusion, count, sampler, steps, batch_size, seed, progress, clip, spacing, eta
+    )
+    return torch.cat(list(batches))
+
+
+def run_sampler(
+    sampler: str,
+    diffusion: Denoiser,
+    noise: Tensor,
+    steps: int | None,
+    generator: torch.Generator,
+    clip: str,
+    spacing: str,
+    eta: float | None,
+) -> Iterator[Step]:
+    """The steps of a sampler by its name, with the defaults that `sample` describes."""
+    check_sampler(sampler, eta)
+    chosen = {"spacing": spacing, "eta": eta}
+    chosen = {name: value for name, value in chosen.items() if value not in ("auto", None)}
+    return SAMPLERS[sampler](diffusion, noise, steps, generator, clip, **chosen)
+
+
+def trajectory(
+    diffusion: Denoiser,
+    count: int,
+    sampler: str = "dpm_solver",
+    steps: int | None = None,
+    seed: int = 0,
+    clip: str = "static",
+    spacing: str = "auto",
+) -> tuple[Tensor, list[Step]]:
+    """x_T of the first `count` images of a seed, and all steps from there to the samples."""
+    noise_generator, generator = generators(seed, diffusion.device)
+    noise = initial_noise(diffusion.eval(), count, noise_generator)
+    steps = run_sampler(sampler, diffusion, noise, steps, generator, clip, spacing, None)
+    return noise, list(steps)
+
+
+def sample_batches(
+    diffusion: Denoiser,
+    count: int,
+    sampler: str = "dpm_solver",
+    steps: int | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: bool = False,
+    clip: str = "static",
+    spacing: str = "auto",
+    eta: float | None = None,
+) -> Iterator[Tensor]:
+    """The images of `sample`, which explains the arguments, batch by batch."""
+    if count < 1 or batch_size < 1:
+        raise InputError(f"count and batch size must be at least 1, not {count} and {batch_size}")
+    check_sampler(sampler, eta)
+    noise_generator, generator = generators(seed, diffusion.device)
+    sizes = [min(batch_size, count - first) for first in range(0, count, batch_size)]
+    each = default_steps(sampler, diffusion.schedule.timesteps) if steps is None else steps
+    diffusion.eval()
+    with tqdm(total=len(sizes) * each, desc="sampling", unit="step", disable=not progress) as bar:
+        for size in sizes:
+            noise = initial_noise(diffusion, size, noise_generator)
+            how = steps, generator, clip, spacing, eta
+            for step in run_sampler(sampler, diffusion, noise, *how):
+                bar.update()
+                x = step.x
+            yield x.clamp(-1, 1).cpu()
+
+
+def check_sampler(sampler: str, eta: float | None) -> None:
+    """Raise InputError for an unknown sampler, or an eta for one that has none."""
+    if sampler not in SAMPLERS:
+        raise InputError(f"no sampler is called {sampler!r}: choose from {', '.join(SAMPLERS)}")
+    if eta is not None and "eta" not in inspect.signature(SAMPLERS[sampler]).parameters:
+        raise InputError(f"{sampler} has no eta: leave it out, or take ddim or dpm_solver")
+
+
+def initial_noise(diffusion: Denoiser, count: int, generator: torch.Generator) -> Tensor:
+    """x_T of the next `count` images of a generator on the CPU, one image after another. It lies
+    on the model's device.
+    """
+    noises = [torch.randn(diffusion.image_shape, generator=generator) for _ in range(count)]
+    return torch.stack(noises).to(diffusion.device)
+
+
+def generators(seed: int, device: torch.device) -> tuple[torch.Generator, torch.Generator]:
+    """Sources of x_T and of the noise of the steps: two streams, for every seed below 2^32."""
+    noise = torch.Generator().manual_seed(seed)
+    return noise, torch.Generator(device).manual_seed(seed ^ 0x9E3779B9)
