@@ -26,7 +26,7 @@ class Run(Protocol):
     local_batch_size: int
     step: int
 
-    def train_step(self) -> tuple[Tensor, Tensor]: ...
+    def train_step(self) -> Tensor: ...
 
 
 def check_run(config: TrainConfig, network: nn.Module, pixels: Tensor) -> None:
@@ -44,7 +44,7 @@ def check_run(config: TrainConfig, network: nn.Module, pixels: Tensor) -> None:
         )
 
 
-def train_step_or_explain(trainer: Run) -> tuple[Tensor, Tensor]:
+def train_step_or_explain(trainer: Run) -> Tensor:
     """What `train_step` returns.
 
     Raises:

@@ -1,24 +1,19 @@
-"""Devices: which one to use, in which number format, compiled or not."""
+"""Devices: which one to use, in which number format, and what else differs between them."""
 
 import ctypes
 import os
 import re
 import sys
-import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 
 from diffusion_lib.errors import InputError
-from diffusion_lib.files import first_line
 
-COMPILING_PAYS = 1000  # steps: the first of a compiled network takes about a minute
-
-Model = TypeVar("Model", bound=nn.Module)  # a GaussianDiffusion
+OF_DEVICE = ("lr", "fused", "capturable")  # settings of an optimizer that a device has its way with
 
 
 def find_device(name: str = "auto") -> torch.device:
@@ -61,7 +56,7 @@ def prepare(device: torch.device) -> torch.device:
     rounding only.
     """
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(torch.cuda.current_device() if device.index is None else device)
         torch.backends.cudnn.allow_tf32 = True  # in convolutions, where float32 is asked for
         torch.backends.cudnn.benchmark = True  # all batches have one shape: choose for it
     if device.type == "cpu":
@@ -83,54 +78,38 @@ def keep_freed_memory() -> None:
         mallopt(-4, 0)  # M_MMAP_MAX: no block is a mapping of its own
 
 
-def compile_pays(choice: str, device: torch.device, steps: int) -> bool:
-    """Whether to compile the network: "on", "off", or "auto", on a GPU that can, if it pays."""
-    if choice != "auto":
-        return choice == "on"
-    able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
-    return able and steps >= COMPILING_PAYS
-
-
-def try_to_compile(model: Model, x_t: Tensor, t: Tensor, wrap: Callable[[], Model]) -> Model:
-    """Compile a model's network in place (torch.compile), or leave it as it is, with a warning,
-    where that fails.
-
-    x_t, t: an example of what it is called with; other shapes would be compiled again.
-    wrap: returns the model as it is trained, which is called before the first pass: compiled
-        inside DDP, the passes exchange some gradients while they compute others.
-
-    Returns:
-        The wrapped model.
+def make_optimizer(weights: list[nn.Parameter], lr: float, weight_decay: float) -> AdamW:
+    """AdamW, all weights in one call where the device can. On a GPU its learning rate is a tensor,
+    so that a recorded step can read it.
     """
-    network = model.network
-    network.compile(dynamic=False)
-    try:
-        wrapped = wrap()
-        wrapped(x_t, t).sum().backward()  # compiles the forward and the backward pass
-        return wrapped
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # whatever a missing compiler leads to
-        warnings.warn(
-            f"torch.compile does not work here, so training continues without it, more slowly "
-            f"({first_line(error)}); --compile off skips the attempt",
-            stacklevel=2,
-        )
-        wrapped = None  # the wrapper of the failed attempt goes before another is made
-        network._compiled_call_impl = None  # as if `compile` had never been called
-    finally:
-        network.zero_grad()
-    return wrap()
+    device = weights[0].device
+    cuda = device.type == "cuda"
+    return AdamW(
+        weights,
+        lr=torch.tensor(lr, device=device) if cuda else lr,
+        weight_decay=weight_decay,
+        fused=device.type in ("cuda", "cpu"),
+        capturable=cuda,
+    )
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
+def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
+    """The learning rate of the next step."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+
+
+def load_optimizer(optimizer: Optimizer, state: dict) -> None:
     """Load the state of an optimizer that may have run on another device: what belongs to the
-    device (one fused step, how tensors lie in memory) stays as it is here.
+    device (how a step is computed, how tensors lie in memory) stays as it is here.
     """
-    fused = [group["fused"] for group in optimizer.param_groups]
+    here = [{key: group[key] for key in OF_DEVICE} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
-    for group, choice in zip(optimizer.param_groups, fused, strict=True):
-        group["fused"] = choice
+    for group, choices in zip(optimizer.param_groups, here, strict=True):
+        group.update(choices)
     for weights, averages in optimizer.state.items():
         for name, values in averages.items():
             if values.shape == weights.shape:  # the others are counts of steps

@@ -4,23 +4,13 @@ import time
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion_lib.advice import train_step_or_explain
+from diffusion_lib.graphs import WARM_UP
 from diffusion_lib.training import Trainer
 
-TIMED_STEPS = 5  # after one warm-up step
+TIMED_STEPS = 5  # after the first, on a GPU after the step is recorded
 TIMED_SECONDS = 30  # at most
-
-
-def flops(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Floating-point operations of a forward pass of one image: two for each multiply-add of
-    convolutions and matrix products. The others are few beside these.
-    """
-    device = next(network.parameters()).device
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, *image_shape, device=device), torch.zeros(1, device=device))
-    return counter.get_total_flops()
 
 
 def activation_bytes(model: nn.Module, x: Tensor, t: Tensor) -> int:
@@ -57,7 +47,8 @@ def training_bytes(trainer: Trainer) -> int:
 
 def seconds_per_step(trainer: Trainer) -> float:
     """Mean seconds of some steps. They do train: do not use the trainer afterwards."""
-    train_step_or_explain(trainer)[0].item()  # waits until the device has done it
+    for _ in range(WARM_UP + 1 if trainer.device.type == "cuda" else 1):
+        train_step_or_explain(trainer)[0].item()  # waits until the device has done it
     started, steps = time.perf_counter(), 0
     while steps < TIMED_STEPS and time.perf_counter() - started < TIMED_SECONDS:
         train_step_or_explain(trainer)[0].item()

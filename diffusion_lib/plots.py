@@ -18,7 +18,7 @@ from diffusion_lib.samplers import Step
 from diffusion_lib.schedules import NoiseSchedule
 
 if TYPE_CHECKING:
-    from diffusion_lib.training import Report
+    from diffusion_lib.reports import Report
 
 
 class Picture(Figure):

@@ -15,9 +15,10 @@ from diffusion_lib import distributed
 from diffusion_lib.files import save_file
 from diffusion_lib.images.pixels import to_pixels
 from diffusion_lib.plots import denoising_strip, save_grid
+from diffusion_lib.reports import Report
 from diffusion_lib.sampling import trajectory
 from diffusion_lib.stopping import stop_on_signals
-from diffusion_lib.training import Report, Trainer
+from diffusion_lib.training import Trainer
 
 AUTOSAVE = "autosave.pth"
 CONSTANT = 0.01  # images whose pixels vary less, of 2 from black to white, show nothing

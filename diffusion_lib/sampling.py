@@ -8,6 +8,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from diffusion_lib.errors import InputError
+from diffusion_lib.graphs import replayed
 from diffusion_lib.samplers import Denoiser, Step, ddim, ddpm, default_steps
 from diffusion_lib.solvers import dpm_solver, dpm_solver_sde, heun
 
@@ -113,10 +114,14 @@ def sample_batches(
     sizes = [min(batch_size, count - first) for first in range(0, count, batch_size)]
     each = default_steps(sampler, diffusion.schedule.timesteps) if steps is None else steps
     diffusion.eval()
-    with tqdm(total=len(sizes) * each, desc="sampling", unit="step", disable=not progress) as bar:
+    how = steps, generator, clip, spacing, eta
+    example = torch.zeros(sizes[0], *diffusion.image_shape, device=diffusion.device)
+    with (
+        replayed(diffusion, example, len(sizes) * each),
+        tqdm(total=len(sizes) * each, desc="sampling", unit="step", disable=not progress) as bar,
+    ):
         for size in sizes:
             noise = initial_noise(diffusion, size, noise_generator)
-            how = steps, generator, clip, spacing, eta
             for step in run_sampler(sampler, diffusion, noise, *how):
                 bar.update()
                 x = step.x

@@ -5,13 +5,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from diffusion_lib import distributed
+from diffusion_lib import compiling, distributed
 from diffusion_lib.training import Trainer
 
 
 @contextmanager
 def stop_on_signals(trainer: Trainer) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM end the run cleanly, and a second one act as usual.
+    """Let the first SIGINT or SIGTERM end the run cleanly, and a second one act as usual. A step
+    ends first; the compiler is not waited for.
 
     Under torchrun a second one does nothing, because torchrun passes Ctrl-C on to processes that
     have had it already.
@@ -29,6 +30,7 @@ def stop_on_signals(trainer: Trainer) -> Iterator[None]:
         trainer.stopping = True
         if distributed.world_size() == 1:
             restore()
+            compiling.interrupt_wait()
 
     for number in usual:
         signal.signal(number, stop)

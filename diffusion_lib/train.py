@@ -103,8 +103,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def print_dry_run(trainer) -> None:
     """Print what a run would do and need. Some steps are run, to time them."""
+    from diffusion_lib.compiling import flops
     from diffusion_lib.distributed import rank, world_size
-    from diffusion_lib.estimate import flops, seconds_per_step, training_bytes
+    from diffusion_lib.estimate import seconds_per_step, training_bytes
 
     config, pixels = trainer.config, trainer.batches.pixels
     memory, left = training_bytes(trainer), trainer.steps - trainer.step

@@ -14,7 +14,8 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -22,11 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from diffusion_lib import advice, devices, distributed
+from diffusion_lib import advice, compiling, devices, distributed, graphs
 from diffusion_lib.batches import BatchStream
 from diffusion_lib.config import TrainConfig
 from diffusion_lib.diffusion import GaussianDiffusion
 from diffusion_lib.errors import InputError
+from diffusion_lib.reports import QUARTERS, Report
 
 
 class EMA:
@@ -87,10 +89,7 @@ class Trainer:
         if config.checkpointing:
             self.diffusion.network.enable_gradient_checkpointing()
         self.weights = list(self.diffusion.parameters())
-        fused = self.device.type in ("cuda", "cpu")  # all weights in one call
-        self.optimizer = torch.optim.AdamW(
-            self.weights, lr=config.lr, weight_decay=config.weight_decay, fused=fused
-        )
+        self.optimizer = devices.make_optimizer(self.weights, config.lr, config.weight_decay)
         # Small gradients would vanish in float16: they are scaled up, and back before the step.
         needs_scale = self.diffusion.precision == torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=needs_scale)
@@ -108,7 +107,7 @@ class Trainer:
         self.stopping = False
         self.loss_sums = torch.zeros(2, QUARTERS, device=self.device)  # of losses, and how many
 
-    def __iter__(self) -> Iterator["Report"]:
+    def __iter__(self) -> Iterator[Report]:
         """Train until the last step, the time limit, or `stopping`.
 
         Raises:
@@ -119,8 +118,11 @@ class Trainer:
         deadline = time.monotonic() + (60 * self.config.minutes or math.inf)
         results, started = [], time.perf_counter()
         while self.step < self.steps:
-            results.append(advice.train_step_or_explain(self))
+            with suppress(compiling.Interrupted):  # then `stopping` is set
+                results.append(advice.train_step_or_explain(self))
             self.stopping = self.stopping or time.monotonic() >= deadline
+            if not results:
+                return
             epoch_ended = self.step % self.steps_per_epoch == 0
             report_now = epoch_ended or self.step % self.config.report_every == 0
             # Several processes have to stop at the same step: they agree at reports only.
@@ -131,11 +133,11 @@ class Trainer:
                 self.diffusion.train()
                 results, started = [], time.perf_counter()
 
-    def train_step(self) -> tuple[Tensor, Tensor]:
+    def train_step(self) -> Tensor:
         """One step of gradient descent (Ho et al. 2020, algorithm 1).
 
         Returns:
-            The loss, and the norm of its gradient before clipping: shape (), still on the device.
+            The loss, and the norm of its gradient before clipping: shape (2,), still on the device.
         """
         # Images, and a random timestep and noise for each. Every process draws for the whole batch
         # and keeps its slice. (The factor keeps seeds apart: on the CPU only 32 bits count.)
@@ -147,6 +149,16 @@ class Trainer:
             flipped = self.draw(torch.rand, 1, 1, 1) < 0.5  # (B, 1, 1, 1)
             x0 = torch.where(flipped, x0.flip(-1), x0)
 
+        # A step against the gradient, with the learning rate of now; then the average.
+        lr = self.config.lr * warmup_cosine(self.step, self.steps, self.config.warmup)
+        devices.set_learning_rate(self.optimizer, lr)
+        result = self.fast_descend(x0, t, noise)
+        self.ema.update(self.step)
+        self.step += 1
+        return result
+
+    def descend(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """What a step does with its images, timesteps and noise. Returns what `train_step` does."""
         # The gradient of the mean loss. The batch is computed in `accumulate` parts: gradients add
         # up, and only one part at a time takes memory.
         self.optimizer.zero_grad()
@@ -159,15 +171,9 @@ class Trainer:
             losses.append(loss.detach())
         self.scaler.unscale_(self.optimizer)
         norm = clip_grad_norm_(self.weights, self.config.clip_norm)
-
-        # A step against it, with the learning rate of now; then the average of the weights.
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * warmup_cosine(self.step, self.steps, self.config.warmup)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.ema.update(self.step)
-        self.step += 1
-        return self.add_losses(t, torch.cat(losses)), norm
+        return torch.stack([self.add_losses(t, torch.cat(losses)), norm])
 
     # ----------------------------------------------------------------------------------------------
     # Also here: the network on this machine, reports, and runs that are stopped and go on
@@ -180,12 +186,34 @@ class Trainer:
     @cached_property
     def wrapped(self) -> GaussianDiffusion:
         """`diffusion` as it is trained: its network compiled, and under torchrun in DDP."""
-        if devices.compile_pays(self.config.compile, self.device, self.steps - self.step):
-            shape = (math.ceil(self.local_batch_size / self.config.accumulate),)
-            x = torch.zeros(shape + self.batches.pixels.shape[1:], device=self.device)
-            t = torch.zeros(shape, dtype=torch.long, device=self.device)
-            return devices.try_to_compile(self.diffusion, x, t, wrap=self.wrap)
+        network, image_shape = self.diffusion.network, self.batches.pixels.shape[1:]
+        images_to_come = (self.steps - self.step) * self.local_batch_size
+
+        def forward_passes() -> float:
+            return images_to_come * compiling.flops(network, image_shape)
+
+        def attempt() -> GaussianDiffusion:
+            wrapped = self.wrap()  # first: compiled inside DDP, it computes while it exchanges
+            shape = (math.ceil(self.local_batch_size / self.config.accumulate), *image_shape)
+            wrapped(torch.zeros(shape, device=self.device), 0).sum().backward()
+            self.optimizer.zero_grad()
+            return wrapped
+
+        if compiling.compile_pays(self.config.compile, self.device, forward_passes):
+            return compiling.try_to_compile(network, attempt) or self.wrap()
         return self.wrap()
+
+    @cached_property
+    def fast_descend(self) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """`descend`, on a GPU as one CUDA graph."""
+        alone = self.device.type == "cuda" and distributed.world_size() == 1
+        if not alone or self.config.compile == "off":
+            return self.descend
+
+        def reset() -> None:  # what the scaler has noted of a step that was recorded in part
+            self.scaler.update(self.scaler.get_scale())
+
+        return graphs.Graphed(self.descend, reset=reset)
 
     def wrap(self) -> GaussianDiffusion:
         """A model of the same network, wrapped in DDP if there are several processes."""
@@ -202,17 +230,14 @@ class Trainer:
         self.loss_sums.index_add_(1, quarter, torch.stack([losses, torch.ones_like(losses)]))
         return losses.mean()
 
-    def report(
-        self, results: list[tuple[Tensor, Tensor]], started: float, epoch_ended: bool
-    ) -> "Report":
+    def report(self, results: list[Tensor], started: float, epoch_ended: bool) -> Report:
         """The state of the run, from what the steps since the last report returned.
 
         Raises:
             InputError: some loss or gradient is not finite.
         """
         # Reading the numbers waits for the device, so it happens only here.
-        numbers = torch.stack([torch.stack(pair) for pair in results])  # (steps, 2)
-        losses, norms = distributed.mean(numbers).cpu().T
+        losses, norms = distributed.mean(torch.stack(results)).cpu().T  # (steps,) each
         sums, counts = distributed.mean(self.loss_sums.clone()).cpu()
         self.loss_sums.zero_()
         elapsed = time.perf_counter() - started
@@ -226,7 +251,7 @@ class Trainer:
             loss=losses.mean().item(),
             loss_quarters=tuple((sums / counts).tolist()),
             gradient_norm=norms[norms.isfinite()].mean().item(),
-            learning_rate=self.optimizer.param_groups[0]["lr"],
+            learning_rate=float(self.optimizer.param_groups[0]["lr"]),
             images_per_second=len(results) * self.config.batch_size / elapsed,
             memory=devices.peak_memory(self.device),
             seconds=self.seconds,
@@ -265,29 +290,7 @@ class Trainer:
             raise InputError("the run to resume had images with other channels") from error
         self.average.network.load_state_dict(checkpoint["weights"])
         devices.load_optimizer(self.optimizer, training["optimizer"])
+        vars(self).pop("fast_descend", None)  # what was recorded belongs to the old state
         if training.get("scaler") and self.scaler.is_enabled():
             self.scaler.load_state_dict(training["scaler"])
         self.step, self.seconds = training["step"], training["seconds"]
-
-
-# --------------------------------------------------------------------------------------------------
-# Also here: what a run reports
-
-QUARTERS = 4  # of the timesteps, for each of which the loss is reported
-
-
-@dataclass(frozen=True)
-class Report:
-    """The state of a run. Means are over the steps since the last report."""
-
-    step: int  # steps done
-    steps: int  # steps of the whole run
-    epoch: int  # epochs done
-    epoch_ended: bool  # whether this step was the last one of an epoch
-    loss: float  # mean of the loss
-    loss_quarters: tuple[float, ...]  # for each quarter of the timesteps, least noise first
-    gradient_norm: float  # mean norm of the gradient, before clipping
-    learning_rate: float  # of the last step
-    images_per_second: float  # in training steps, without what is done between reports
-    memory: int  # peak bytes: of the GPU, or of the process on another device
-    seconds: float  # spent in training steps since the start of the run

@@ -36,6 +36,18 @@ def images(tmp_path) -> Path:
     return make_images(tmp_path / "images")
 
 
+@pytest.fixture
+def gpu(monkeypatch) -> Callable[[int, int], torch.device]:
+    """gpu(7, 5) is the second GPU here, of compute capability 7.5; nothing else is known of it."""
+
+    def make(*capability: int) -> torch.device:
+        known = {torch.device("cuda", 1): capability}
+        monkeypatch.setattr(torch.cuda, "get_device_capability", known.__getitem__)
+        return torch.device("cuda", 1)
+
+    return make
+
+
 @dataclass
 class Outcome:
     """What a command line did: its exit status, and what it printed, without progress bars."""

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from diffusion_lib import TrainConfig, Trainer
+from diffusion_lib.compiling import flops
 from diffusion_lib.diffusion import build
-from diffusion_lib.estimate import flops, seconds_per_step, training_bytes
+from diffusion_lib.estimate import seconds_per_step, training_bytes
 from diffusion_lib.networks.original import OriginalUNet
 from diffusion_lib.networks.unet import UNet
 

@@ -25,11 +25,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # it in this list. A folder of WHOLE counts as one module.
 WHOLE = ("exercises", "benchmark")
 LAYERS = [
-    ["errors", "distributed", "images", "images.pixels", "networks.layers"],
+    ["errors", "distributed", "images", "images.pixels", "networks.layers", "reports"],
     ["config", "schedules", "networks.unet", "networks.original", "images.medical"],
     ["files", "cli", "spacing", "networks", "batches", "neighbors"],
-    ["devices", "features", "toys", "exercises", "images.files"],
-    ["diffusion", "images.cache"],
+    ["devices", "compiling", "features", "toys", "exercises", "images.files"],
+    ["diffusion", "graphs", "images.cache"],
     ["samplers", "metrics", "advice", "environment"],
     ["solvers", "training"],
     ["sampling", "stopping", "estimate", "plots"],

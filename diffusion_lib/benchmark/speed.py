@@ -24,9 +24,9 @@ from diffusion_lib.benchmark.contestants import original, ours
 from diffusion_lib.benchmark.peers import PEERS
 from diffusion_lib.benchmark.records import append, print_table, with_range
 from diffusion_lib.benchmark.timing import Stopwatch, Worker, summary, synchronize, take_turns
+from diffusion_lib.compiling import flops
 from diffusion_lib.config import TrainConfig
 from diffusion_lib.devices import find_device, peak_memory, prepare
-from diffusion_lib.estimate import flops
 from diffusion_lib.networks import build_network
 from diffusion_lib.networks.original import OriginalUNet
 

@@ -35,9 +35,9 @@ def zeroed(layer: nn.Module) -> nn.Module:
     return layer
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int) -> "GroupNorm":
     """Normalisation over groups of 8 channels."""
-    return nn.GroupNorm(channels // 8, channels)
+    return GroupNorm(channels // 8, channels)
 
 
 class Attention(nn.Module):
@@ -63,7 +63,40 @@ class Attention(nn.Module):
 
 
 # --------------------------------------------------------------------------------------------------
-# Also here: less memory for large networks
+# Also here: the same for a compiler, and less memory for large networks
+
+
+class GroupNorm(nn.GroupNorm):
+    """nn.GroupNorm; compiled, it leaves the channels of a pixel beside each other in memory, which
+    is how convolutions want them. PyTorch's own does not, and every gradient would be copied.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            return super().forward(x)
+        # In float32: moments of each channel, (N, C); from these of each group, (N, G, 1).
+        n, c = x.shape[:2]
+        variance, mean = torch.var_mean(x.float(), dim=(2, 3), correction=0)
+        variance, mean = (m.view(n, self.num_groups, -1) for m in (variance, mean))
+        group_mean = mean.mean(2, keepdim=True)
+        group_variance = (variance + (mean - group_mean) ** 2).mean(2, keepdim=True)
+        scale = self.weight * (group_variance + self.eps).rsqrt().expand_as(mean).reshape(n, c)
+        shift = self.bias - group_mean.expand_as(mean).reshape(n, c) * scale
+        return x.float() * scale[:, :, None, None] + shift[:, :, None, None]
+
+
+class Upsample(nn.Upsample):
+    """nn.Upsample by 2, to the nearest pixel; compiled, its gradient is a sum, not a scattering."""
+
+    def __init__(self):
+        super().__init__(scale_factor=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            return super().forward(x)
+        n, c, h, w = x.shape
+        rows = x.permute(0, 2, 3, 1)[:, :, None, :, None]  # (N, H, 1, W, 1, C)
+        return rows.expand(n, h, 2, w, 2, c).reshape(n, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
 
 
 def recompute(modules: Iterable[nn.Module]) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from diffusion_lib.errors import InputError
 from diffusion_lib.networks.layers import (
     Attention,
+    Upsample,
     group_norm,
     recompute,
     sinusoidal_embedding,
@@ -66,7 +67,7 @@ def downsample(channels: int) -> nn.Module:
 
 def upsample(channels: int) -> nn.Module:
     """(N, C, H, W) -> (N, C, 2H, 2W)"""
-    return nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(channels, channels, 3, padding=1))
+    return nn.Sequential(Upsample(), nn.Conv2d(channels, channels, 3, padding=1))
 
 
 class UNet(nn.Module):

@@ -1109,6 +1109,7 @@ print("Both broken networks ended on the floor that was foretold.")
 #
 # | Also there | Why |
 # |---|---|
+# | `GroupNorm`, `Upsample` | PyTorch's layers; compiled for a GPU, they keep images in the layout that convolutions want |
 # | `recompute` | saves memory in the training of large networks, by computing a part twice |
 #
 # Then the network:

@@ -670,13 +670,13 @@ print("Every learning rate that the trainer reported follows the formula.")
 # | `learning_rate` | `warmup_cosine` | nothing |
 # | `ema_update`, in exercise 4 | `EMA`, `EMA.update` | all weights at once; the first step simply copies them |
 # | the loop over steps | `Trainer` | `for report in trainer` yields a report now and then, and ends at the last step, at a time limit, or when it is told to stop |
-# | the inside of that loop | `Trainer.train_step` | images can be mirrored; the batch can be computed in parts; the gradient is clipped; in float16 the loss is scaled up so that small gradients do not vanish |
+# | the inside of that loop | `Trainer.train_step`, `Trainer.descend` | images can be mirrored; the batch can be computed in parts; the gradient is clipped; in float16 the loss is scaled up so that small gradients do not vanish |
 #
 # | Also there | Why |
 # |---|---|
 # | `Trainer.draw` | the same random numbers for a batch, however many GPUs share it |
-# | `Trainer.wrapped`, `Trainer.wrap` | the network compiled, and on several GPUs |
-# | `Trainer.add_losses`, `Trainer.report`, `Report`, `QUARTERS` | the state of the run, with the loss for each quarter of the timesteps |
+# | `Trainer.wrapped`, `Trainer.fast_descend`, `Trainer.wrap` | the network compiled, the step as one CUDA graph, and several GPUs |
+# | `Trainer.add_losses`, `Trainer.report` | the state of the run, with the loss for each quarter of the timesteps |
 # | `Trainer.save`, `Trainer.restore` | a run that was stopped goes on: further down this page |
 #
 # ## What to predict: the noise, the picture, or v
