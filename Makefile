@@ -4,12 +4,13 @@ BIN := .venv/bin
 READY := .venv/ready
 LINT = $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
 
-.PHONY: help lab test check demo notebooks weights address clean
+.PHONY: help lab test check test-gpu demo notebooks weights address clean
 
 help:
 	@echo "make lab        open the course in JupyterLab"
 	@echo "make test       run every test and every notebook"
 	@echo "make check      the linter and the quick tests, in two minutes"
+	@echo "make test-gpu   on a machine with a GPU of NVIDIA: the tests that need one, and every page there"
 	@echo "make demo       train on bundled portraits for two minutes, and draw new ones"
 	@echo "make notebooks  run all pages again from their scripts and store what they show"
 	@echo "make weights    train the bundled models again (about an hour and a half)"
@@ -28,6 +29,11 @@ test: $(READY)
 check: $(READY)
 	$(LINT)
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests -m "not slow" -n 2 --dist worksteal
+
+# Numbers differ from those of a CPU, so pages are run, with all their checks, and not compared.
+test-gpu: $(READY)
+	$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "no GPU")'
+	$(BIN)/pytest -o addopts=-rs --nbval-lax tests/test_graphs.py notebooks
 
 demo: $(READY)
 	$(BIN)/python -m diffusion_lib.train demo faces --folder out/demo --force \
