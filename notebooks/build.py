@@ -1,4 +1,4 @@
-"""Makes the notebooks from their scripts: python notebooks/build.py run|address [NN ...]
+"""Makes the notebooks from their scripts: python notebooks/build.py run|address [NN ...]  (NN: 00, 02b, ...)
 
 The scripts in `notebooks/scripts/` are the source of every input; `notebooks/*.ipynb` hold the same
 inputs with their outputs. `run` makes the notebooks again, executed, with nothing in them that
@@ -72,7 +72,9 @@ def stamp(text: str, address: str) -> str:
 
 def main() -> None:
     task, *numbers = sys.argv[1:] or ["help"]
-    scripts = [s for s in sorted(SCRIPTS.glob("*.py")) if not numbers or s.name[:2] in numbers]
+    scripts = [
+        s for s in sorted(SCRIPTS.glob("*.py")) if not numbers or s.name.split("_")[0] in numbers
+    ]
     if task == "run":
         for script in scripts:
             started = time.monotonic()

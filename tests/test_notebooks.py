@@ -16,6 +16,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted((ROOT / "notebooks" / "scripts").glob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MAIN_ROAD = [path for path in NOTEBOOKS if path.name[2] == "_"]  # the others have a letter: 02b
+# Private words for what the field has a name for, and words of another century.
+UNWANTED = r"\b(bell|bells|dice|crowd|crowds|walker|walkers|whoever|spreads?|surprise|by heart)\b"
 by_name = {"ids": lambda path: path.stem}
 
 
@@ -34,6 +37,37 @@ def read(path: Path):
 
 def code_cells(notebook) -> list:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def words(notebook) -> int:
+    """Words of prose, without formulas, code blocks, links' addresses and the badge."""
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    prose = re.sub(r"```.*?```|\$\$.*?\$\$|\$.*?\$|\]\(.*?\)|<.*?>", " ", prose, flags=re.DOTALL)
+    return len(re.findall(r"[^\W\d_][\w'-]*", prose))
+
+
+def code_lines(notebook) -> int:
+    """Lines to be read: without the set-up, imports, comments and folded solutions."""
+    cells = [c for c in code_cells(notebook)[1:] if not c.metadata.get("jupyter")]
+    lines = [line.strip() for cell in cells for line in cell.source.splitlines()]
+    return len([line for line in lines if line and not line.startswith(("#", "import ", "from "))])
+
+
+def pictures(notebook) -> int:
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+def exercises(notebook) -> int:
+    return sum("raise NotImplementedError" in cell.source for cell in code_cells(notebook))
+
+
+def minutes(notebook) -> float:
+    """Estimated time of reading and work: 180 words or 12 lines of code a minute, 40 seconds a
+    picture, 6 minutes an exercise.
+    """
+    reading = words(notebook) / 180 + code_lines(notebook) / 12
+    return reading + 0.7 * pictures(notebook) + 6 * exercises(notebook)
 
 
 def test_every_script_has_its_notebook_and_every_notebook_its_script():
@@ -112,6 +146,40 @@ def test_each_exercise_has_a_stub_a_check_and_a_folded_solution(path):
         assert f"exercises.{check}(" in solution.source
         assert "Not tried yet" in stub.outputs[0].text
         assert solution.outputs[0].text.startswith("Correct!")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **by_name)
+def test_the_learner_is_asked_before_being_shown(path):
+    """At least three times: a question, the picture or number, then the answer folded away."""
+    prose = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    asked = [i for i, text in enumerate(prose) if "**Predict.**" in text]
+    assert len(asked) >= 3
+    for i, after in zip(asked, [*asked[1:], len(prose)], strict=True):
+        below = "\n".join(prose[i + 1 : after + 1])
+        assert "<details><summary>Answer</summary>" in below, prose[i]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **by_name)
+def test_there_is_as_much_prose_as_code(path):
+    notebook = read(path)
+    assert 2 * len(code_cells(notebook)) <= len(notebook.cells)
+
+
+@pytest.mark.parametrize("path", MAIN_ROAD, **by_name)
+def test_a_page_of_the_main_road_takes_an_hour_at_most(path):
+    assert minutes(read(path)) <= 60
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **by_name)
+def test_prose_uses_the_words_of_the_field(path):
+    prose = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    assert not [match for text in prose for match in re.findall(UNWANTED, text, re.IGNORECASE)]
+
+
+def test_training_begins_early_on_page_04():
+    cells = read(next(path for path in NOTEBOOKS if path.stem.startswith("04_"))).cells
+    first = next(i for i, c in enumerate(cells) if re.search(r"\.backward\(\)", c.source))
+    assert first < 25
 
 
 @pytest.mark.parametrize("path", SCRIPTS, **by_name)

@@ -33,7 +33,7 @@ LAYERS = [
     ["samplers", "metrics", "advice", "environment"],
     ["solvers", "training"],
     ["sampling", "stopping", "estimate", "plots"],
-    ["explorer"],
+    ["explorer", "charts", "drawings"],
     ["recording", "widgets", "benchmark"],
     ["train", "predict", "evaluate"],
 ]
