@@ -37,7 +37,7 @@ class NoiseSchedule:
     Attributes (float64, shape (T,), on the CPU):
         betas: variance of the noise that step t adds.
         alphas: 1 - betas.
-        alpha_bars: running product of alphas, the fraction of the image's variance left at t.
+        alpha_bars: running product of alphas, the share of the image's variance left at t.
         snr, log_snr: signal-to-noise ratio alpha_bar / (1 - alpha_bar), and its natural logarithm.
 
     Raises:
@@ -70,7 +70,7 @@ class NoiseSchedule:
         self._copies: dict[tuple, Tensor] = {}
 
     def signal(self, t: int | Tensor, x: Tensor | None = None) -> float | Tensor:
-        """The factor of x_0 in x_t, sqrt(alpha_bar_t), for -1 <= t < T.
+        """The signal coefficient, that of x_0 in x_t: sqrt(alpha_bar_t), for -1 <= t < T.
 
         For an int, a float. For timesteps of shape (N,): shape (N, 1, ..., 1), with as many axes as
         x, in its dtype and on its device; without x, float64 of shape (N,) on the CPU.
@@ -78,7 +78,10 @@ class NoiseSchedule:
         return self._look_up(0, t, x)
 
     def sigma(self, t: int | Tensor, x: Tensor | None = None) -> float | Tensor:
-        """The standard deviation of the noise in x_t, sqrt(1 - alpha_bar_t); as `signal`."""
+        """The noise coefficient, the standard deviation of the noise in x_t: sqrt(1 - alpha_bar_t).
+
+        Arguments and shapes are those of `signal`.
+        """
         return self._look_up(1, t, x)
 
     def add_noise(self, x0: Tensor, t: int | Tensor, noise: Tensor) -> Tensor:
@@ -154,7 +157,11 @@ def quadratic(timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02) 
 
 
 def sigmoid(timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Tensor:
-    """beta_t on an S-curve: start + (end - start) sigmoid(-6 ... 6). Float64, (T,)."""
+    """beta_t on an S-curve: start + (end - start) sigmoid(-6 ... 6). Float64, (T,).
+
+    As in GeoDiff (Xu et al. 2022, arXiv 2203.02923). The "sigmoid schedule" of Chen 2023 (arXiv
+    2301.10972) is another one: it puts the sigmoid on alpha_bar.
+    """
     return beta_start + (beta_end - beta_start) * linear(timesteps, -6, 6).sigmoid()
 
 
@@ -178,9 +185,9 @@ def shifted(alpha_bars: Tensor, shift: float) -> Tensor:
 
         log_snr' = log_snr - 2 log(shift)
 
-    Neighbouring pixels of a large image are alike, so it shows through more noise than a small one:
-    at d pixels, shift = d / d_0 hides as much as no shift does at d_0 (Hoogeboom et al. 2023,
-    "simple diffusion", arXiv 2301.11093, eq. 4).
+    Neighboring pixels of a large image are alike, so averaging them removes noise and keeps the
+    image: at a width of d pixels, shift = d / d_0 gives the log-SNR that no shift gives at d_0
+    (Hoogeboom et al. 2023, "simple diffusion", arXiv 2301.11093).
     """
     return alpha_bars / (alpha_bars + shift**2 * (1 - alpha_bars))
 

@@ -1,8 +1,8 @@
 """Checks that tell a learner what is wrong with an answer: one file a page of the course."""
 
 from diffusion_lib.exercises.forward_process import (
-    check_alpha_bars,
-    check_half_gone,
+    check_add_noise,
+    check_crossing,
     check_jump_on,
     check_recover_x0,
 )
@@ -31,10 +31,12 @@ from diffusion_lib.exercises.schedules import (
 from diffusion_lib.exercises.start_here import check_nearest, check_to_bytes
 from diffusion_lib.exercises.training import (
     check_ema_update,
+    check_mean_from_score,
     check_noise_from_v,
     check_picture_weight,
     check_simple_loss,
 )
+from diffusion_lib.exercises.training_loop import check_training_loop
 from diffusion_lib.exercises.unet import (
     check_attend_rows,
     check_channels_read,
@@ -44,19 +46,20 @@ from diffusion_lib.exercises.unet import (
 )
 
 __all__ = [
-    "check_alpha_bars",
+    "check_add_noise",
     "check_attend_rows",
     "check_betas",
     "check_channels_read",
     "check_covariance_term",
+    "check_crossing",
     "check_ema_update",
     "check_epochs_in",
     "check_fewest_steps",
     "check_gradient_of_the_batch",
-    "check_half_gone",
     "check_jump_on",
     "check_later",
     "check_leap",
+    "check_mean_from_score",
     "check_nearest",
     "check_nearest_other",
     "check_noise_from_v",
@@ -71,6 +74,7 @@ __all__ = [
     "check_slerp",
     "check_space_to_depth",
     "check_to_bytes",
+    "check_training_loop",
     "check_unbiased_distance",
     "check_zero_terminal_snr",
 ]

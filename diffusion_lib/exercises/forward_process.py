@@ -11,43 +11,62 @@ from diffusion_lib.schedules import NoiseSchedule
 _random = torch.Generator().manual_seed(0)
 _x, _noise = torch.randn(2, 4, 3, 8, 8, generator=_random, dtype=torch.float64)
 
-_alpha_bars = Exercise(
-    answer=lambda betas: torch.cumprod(1 - betas, 0),
+
+def _jump(betas: Tensor, t: int) -> Tensor:
+    return torch.cumprod(1 - betas, 0)[t]
+
+
+_betas = NoiseSchedule("linear", 50).betas
+
+_add_noise = Exercise(
+    answer=lambda x, t, e, betas: _jump(betas, t) ** 0.5 * x + (1 - _jump(betas, t)) ** 0.5 * e,
     mistakes=[
         (
-            lambda betas: torch.cumprod(betas, 0),
-            "you multiplied the betas; what is left after a step is alpha = 1 - beta.",
+            lambda x, t, e, betas: (1 - betas[t]) ** 0.5 * x + betas[t] ** 0.5 * e,
+            "that is one step with beta_t; the jump takes all steps up to t, so multiply their "
+            "alphas (torch.cumprod).",
         ),
         (
-            lambda betas: torch.cumsum(1 - betas, 0),
-            "you added the alphas up; each step keeps a share of what the one before it kept, so "
-            "they multiply.",
+            lambda x, t, e, betas: _jump(betas, t) * x + (1 - _jump(betas, t)) * e,
+            "alpha_bar and 1 - alpha_bar are variances; the coefficients are their roots.",
         ),
         (
-            lambda betas: 1 - betas,
-            "these are the alphas: one step each. alpha_bar is all steps up to t together.",
+            lambda x, t, e, betas: _jump(betas, t) ** 0.5 * x + (1 - _jump(betas, t)) * e,
+            "the signal is right; the noise is multiplied by its variance 1 - alpha_bar, and "
+            "needs the root of it.",
         ),
         (
-            lambda betas: 1 - torch.cumsum(betas, 0),
-            "one minus the sum of the betas is close while they are few and small, but goes below "
-            "0; multiply the alphas.",
+            lambda x, t, e, betas: _jump(betas, t) * x + (1 - _jump(betas, t)) ** 0.5 * e,
+            "the noise is right; the signal coefficient is the root of alpha_bar.",
         ),
         (
-            lambda betas: torch.cumprod(1 - betas, 0) / (1 - betas),
-            "you start with 1, as if timestep 0 added no noise; in code alpha_bars[0] has the "
-            "first step behind it.",
+            lambda x, t, e, betas: (1 - _jump(betas, t)) ** 0.5 * x + _jump(betas, t) ** 0.5 * e,
+            "the two coefficients are exchanged: at a small t nearly all of x_0 is left.",
         ),
         (
-            lambda betas: torch.cumprod(1 - betas, 0).sqrt(),
-            "that is sqrt(alpha_bar), the factor of the picture; alpha_bar itself is asked for.",
+            lambda x, t, e, betas: (
+                (_jump(betas, t) / (1 - betas[t])) ** 0.5 * x
+                + (1 - _jump(betas, t) / (1 - betas[t])) ** 0.5 * e
+            ),
+            "one step is missing: in code timestep t has t + 1 steps behind it, those of "
+            "betas[0] to betas[t].",
         ),
         (
-            lambda betas: 1 - torch.cumprod(1 - betas, 0),
-            "that is 1 - alpha_bar, the variance of the noise; alpha_bar is what is left of the "
-            "picture.",
+            lambda x, t, e, betas: (
+                torch.prod(betas[: t + 1]) ** 0.5 * x + (1 - torch.prod(betas[: t + 1])) ** 0.5 * e
+            ),
+            "you multiplied the betas; a step keeps the variance alpha = 1 - beta, so the alphas "
+            "multiply.",
+        ),
+        (
+            lambda x, t, e, betas: (
+                (1 - betas[: t + 1].sum()) ** 0.5 * x + betas[: t + 1].sum() ** 0.5 * e
+            ),
+            "you added the betas up, which is close only while they are few and small; multiply "
+            "the alphas.",
         ),
     ],
-    cases=[(NoiseSchedule("linear", 100).betas,), (NoiseSchedule("cosine", 37).betas,)],
+    cases=[(_x, t, _noise, _betas) for t in (0, 10, 49)],
 )
 
 _recover_x0 = Exercise(
@@ -59,19 +78,19 @@ _recover_x0 = Exercise(
         ),
         (
             lambda x_t, noise, alpha_bar: (x_t - (1 - alpha_bar) * noise) / alpha_bar**0.5,
-            "1 - alpha_bar is the noise's variance; its factor is the root of that.",
+            "1 - alpha_bar is the noise's variance; its coefficient is the root of that.",
         ),
         (
             lambda x_t, noise, alpha_bar: x_t - (1 - alpha_bar) ** 0.5 * noise,
-            "the noise is gone, but the picture is still faded: divide by sqrt(alpha_bar).",
+            "the noise is gone, but the image is still too faint: divide by sqrt(alpha_bar).",
         ),
         (
             lambda x_t, noise, alpha_bar: (x_t - (1 - alpha_bar) ** 0.5 * noise) / alpha_bar,
-            "you divided by alpha_bar; the picture was scaled by its root.",
+            "you divided by alpha_bar; the image was scaled by its root.",
         ),
         (
             lambda x_t, noise, alpha_bar: (x_t - (1 - alpha_bar) * noise) / alpha_bar,
-            "you used variances for factors: both the noise's and the picture's need a root.",
+            "you used variances as coefficients: both the noise's and the image's need a root.",
         ),
         (
             lambda x_t, noise, alpha_bar: x_t / alpha_bar**0.5 - (1 - alpha_bar) ** 0.5 * noise,
@@ -80,7 +99,7 @@ _recover_x0 = Exercise(
         ),
         (
             lambda x_t, noise, alpha_bar: (x_t + (1 - alpha_bar) ** 0.5 * noise) / alpha_bar**0.5,
-            "you added the noise once more; take it away.",
+            "you added the noise once more; subtract it.",
         ),
     ],
     cases=[(_x, _noise, alpha_bar) for alpha_bar in (0.9, 0.5, 0.1)],
@@ -91,70 +110,88 @@ _jump_on = Exercise(
     mistakes=[
         (
             lambda x, noise, s, t: t**0.5 * x + (1 - t) ** 0.5 * noise,
-            "you jump as if from the clean picture; x_s has faded by sqrt(alpha_bar_s) already, "
-            "so only the ratio alpha_bar_t / alpha_bar_s is still to come.",
+            "you jump as if from the clean image; x_s was scaled by sqrt(alpha_bar_s) already, so "
+            "only the ratio alpha_bar_t / alpha_bar_s is still to come.",
         ),
         (
             lambda x, noise, s, t: (t / s) ** 0.5 * x + (1 - t) ** 0.5 * noise,
-            "the picture is right, but the noise is that of a jump from the clean picture: x_s "
-            "brings some noise of its own.",
+            "the signal is right, but the noise is that of a jump from the clean image: x_s "
+            "already contains noise.",
         ),
         (
             lambda x, noise, s, t: (t / s) ** 0.5 * x + (s - t) ** 0.5 * noise,
-            "the noise in x_s fades on the way too, so the variances do not simply differ by "
+            "the noise in x_s is scaled down too, so the variance to add is not "
             "alpha_bar_s - alpha_bar_t.",
         ),
         (
             lambda x, noise, s, t: (s / t) ** 0.5 * x + abs(1 - s / t) ** 0.5 * noise,
-            "the ratio is upside down: alpha_bar falls, and the picture must fade.",
+            "the ratio is upside down: alpha_bar falls, and the signal must get weaker.",
         ),
         (
             lambda x, noise, s, t: (t / s) * x + (1 - t / s) * noise,
-            "the ratio is a share of variance; the factors of picture and noise are roots.",
+            "the ratio is a share of variance; the coefficients of signal and noise are roots.",
         ),
         (
             lambda x, noise, s, t: (t / s) ** 0.5 * x + (1 - t / s) * noise,
-            "the picture is right; the factor of the noise wants a root.",
+            "the signal is right; the noise coefficient needs a root.",
         ),
     ],
     cases=[(_x, _noise, 0.9, 0.5), (_x, _noise, 0.6, 0.1)],
 )
 
 
-def _half_gone_at(alpha_bars: Tensor) -> int:
-    return int((alpha_bars < 0.5).nonzero()[0])
+def _crossing_at(alpha_bars: Tensor, variance: float) -> int:
+    return int((alpha_bars * variance < 1 - alpha_bars).nonzero()[0])
 
 
-_half_gone = Exercise(
-    answer=_half_gone_at,
+_crossing = Exercise(
+    answer=_crossing_at,
     mistakes=[
         (
-            lambda alpha_bars: _half_gone_at(alpha_bars) - 1,
-            "that is the last timestep at which the picture is still stronger; the first at which "
-            "the noise is stronger comes after it.",
+            lambda bars, variance: _crossing_at(bars, 1.0),
+            "that is where the two coefficients are equal. The signal's variance is alpha_bar "
+            "times that of the data.",
         ),
         (
-            lambda alpha_bars: _half_gone_at(alpha_bars) + 1,
+            lambda bars, variance: _crossing_at(bars, variance**0.5),
+            "you multiplied alpha_bar by the data's standard deviation; its variance is needed.",
+        ),
+        (
+            lambda bars, variance: _crossing_at(bars, variance) - 1,
+            "that is the last timestep at which the signal's variance is larger; the first at "
+            "which the noise's is larger comes after it.",
+        ),
+        (
+            lambda bars, variance: _crossing_at(bars, variance) + 1,
             "you count from 1, as the papers do; in code the first timestep is 0.",
         ),
         (
-            lambda alpha_bars: _half_gone_at(alpha_bars.sqrt()),
-            "you compared sqrt(alpha_bar) with 1/2; strength means variance here, so compare "
-            "alpha_bar with 1 - alpha_bar.",
+            lambda bars, variance: int((bars * variance < 0.5).nonzero()[0]),
+            "you compared the signal's variance with 1/2; compare it with the noise's, which is "
+            "1 - alpha_bar.",
         ),
         (
-            lambda alpha_bars: len(alpha_bars) // 2,
-            "that is half of T: the timestep in the middle. Find where alpha_bar falls below a "
-            "half.",
+            lambda bars, variance: int((bars.sqrt() * variance < (1 - bars).sqrt()).nonzero()[0]),
+            "you mixed amplitudes and variances: sqrt(alpha_bar) scales a standard deviation, "
+            "alpha_bar scales a variance.",
+        ),
+        (
+            lambda bars, variance: len(bars) // 2,
+            "that is the timestep in the middle. Find where alpha_bar * variance falls below "
+            "1 - alpha_bar.",
         ),
     ],
-    cases=[(NoiseSchedule(name, 1000).alpha_bars,) for name in ("linear", "cosine", "sigmoid")],
+    cases=[
+        (NoiseSchedule(name, 1000).alpha_bars, variance)
+        for name in ("linear", "cosine", "sigmoid")
+        for variance in (0.28, 0.6)
+    ],
 )
 
 
-def check_alpha_bars(function: Callable[[Tensor], Tensor]) -> None:
-    """alpha_bars_of(betas) -> alpha_bars, both (T,)."""
-    print(_alpha_bars.judge(function))
+def check_add_noise(function: Callable[[Tensor, int, Tensor, Tensor], Tensor]) -> None:
+    """add_noise(x0, t, noise, betas) -> x_t, shape of x0; betas are (T,)."""
+    print(_add_noise.judge(function))
 
 
 def check_recover_x0(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
@@ -167,6 +204,6 @@ def check_jump_on(function: Callable[[Tensor, Tensor, float, float], Tensor]) ->
     print(_jump_on.judge(function))
 
 
-def check_half_gone(function: Callable[[Tensor], int]) -> None:
-    """half_gone(alpha_bars) -> the first t at which the noise is stronger than the picture."""
-    print(_half_gone.judge(function))
+def check_crossing(function: Callable[[Tensor, float], int]) -> None:
+    """crossing(alpha_bars, variance) -> the first t at which the noise has more variance."""
+    print(_crossing.judge(function))

@@ -1,20 +1,22 @@
 # %% [markdown]
 # # 01 · The forward process
 #
-# **You will drown pictures in noise one small step at a time, find the formula that makes a
-# thousand steps in one, and see that a step can be undone exactly by whoever knows the picture
-# underneath.**
+# **You will add noise to images step by step, write the formula that takes a thousand steps in
+# one jump, and undo a step exactly when the clean image is known.**
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/simple-diffusion/simple-diffusion/blob/main/notebooks/01_forward_process.ipynb)
 #
 # |  |  |
 # |---|---|
-# | You need | tensors in PyTorch; mean, variance and the bell curve of the normal distribution |
-# | You get | the half of a diffusion model that needs no training, and what the other half must learn |
-# | It runs in | about ten seconds on two CPU cores; a GPU would not help, for there is nothing to train yet |
+# | You need | tensors in PyTorch; mean, variance and the normal distribution |
+# | You get | the forward process, which needs no training, and the task that is left for a network |
+# | It runs in | about 10 seconds on two CPU cores; a GPU makes no difference here |
 #
-# The page follows Ho, Jain and Abbeel (2020), *Denoising Diffusion Probabilistic Models*,
-# [arXiv 2006.11239](https://arxiv.org/abs/2006.11239). "Eq. 4" means equation 4 there.
+# The page follows Ho, Jain and Abbeel (2020), *Denoising Diffusion Probabilistic Models*
+# (**DDPM**), [arXiv 2006.11239](https://arxiv.org/abs/2006.11239). "Eq. 4" means equation 4 there.
+# The idea is older: Sohl-Dickstein et al. (2015,
+# [arXiv 1503.03585](https://arxiv.org/abs/1503.03585)) proposed to destroy data slowly with noise
+# and to learn the reverse.
 
 # %%
 # On Colab this installs the course's package beside Colab's own torch. Elsewhere it does nothing.
@@ -27,65 +29,81 @@ if "google.colab" in sys.modules:
     subprocess.run(command, check=True)
 
 # %%
-import math
-
-import matplotlib.pyplot as plt
 import torch
 
-from diffusion_lib import NoiseSchedule, exercises, load_images, plots, to_images, toys
+from diffusion_lib import (
+    NoiseSchedule,
+    charts,
+    drawings,
+    exercises,
+    load_images,
+    plots,
+    to_images,
+    toys,
+)
 
-torch.manual_seed(0)
-WALKERS = 20_000  # how many walk through the noise side by side: fewer is faster, and rougher
+_ = torch.manual_seed(0)
 
 # %% [markdown]
-# ## Pictures are points
+# ## Images are points
 #
-# The bundled set `faces` has 4,000 portraits of 16 × 16 pixels. They arrive as bytes, 0 to 255, and
-# leave as numbers from -1 (black) to 1 (white), because the noise that we are about to add is
-# centred on 0 too.
+# The bundled set `faces` has 4,000 portraits of 16 × 16 pixels. They are stored as bytes, 0 to 255.
+# We map them to -1 (black) to 1 (white), because the noise that we will add is centered on 0.
 
 # %%
 pixels = load_images("faces", image_size=16)  # (4000, 3, 16, 16), uint8
 x0 = to_images(pixels)  # (4000, 3, 16, 16), -1 to 1
-print(tuple(pixels.shape), pixels.dtype)
-print(tuple(x0.shape), f"from {x0.min():.0f} to {x0.max():.0f}")
+print(f"from {x0.min():.0f} to {x0.max():.0f}, variance of all pixels {x0.var():.2f}")
+
+# %% [markdown]
+# Look at a few before we add noise:
 
 # %%
-plots.image_grid(pixels[:32], columns=8, title="Thirty-two of the four thousand")
+plots.image_grid(pixels[:32], columns=8, title="The first 32 portraits")
 
 # %% [markdown]
-# *No two are alike, and all are portraits: a head in the middle, hair above, a shirt below.* To a
-# model each is one point in a space of 3 · 16 · 16 = 768 dimensions. Almost every point of that
-# space is junk: television snow. The portraits lie on a thin, folded sheet in it.
-# A diffusion model learns to walk from anywhere back to the sheet. But first, **which way leads
-# off it?** That is all this page does.
+# *All are portraits: a head in the middle, hair above, a shirt below.* For a model each image is
+# one point in a space of 3 · 16 · 16 = 768 dimensions. Almost every point of that space looks like
+# noise. Images lie near a low-dimensional **manifold**, a thin curved sheet in that space. A
+# diffusion model learns to move from any point to this sheet. This page looks at the opposite
+# direction, away from it.
+#
+# The whole plan in one drawing:
+
+# %%
+drawings.chain()
 
 # %% [markdown]
+# *The **forward process** q adds a little noise in each of T steps. It is fixed. The **reverse
+# process** p removes the noise again, step by step. It is learned.* Both are **Markov chains**: the
+# distribution of the next state depends only on the current one.
+#
 # ## One small step
 #
-# Destroying a picture is easy: add noise. The question is how to do so a thousand times and end at
-# something that we know perfectly. What happens if we just keep adding?
+# The end of the forward process should be a distribution that we know and can sample from. Is it
+# enough to add noise a thousand times?
 
 # %%
 x = x0[:64]  # (64, 3, 16, 16)
-spread_of_adding = []
+std_of_adding = [x.std().item()]
 for _ in range(1000):
     x = x + 0.1 * torch.randn_like(x)
-    spread_of_adding.append(x.std().item())
-print(f"spread before: {x0[:64].std():.1f}, after 1000 additions: {x.std():.1f}")
+    std_of_adding.append(x.std().item())
+print(f"standard deviation before: {std_of_adding[0]:.1f}, after 1000 additions: {x.std():.1f}")
 
 # %% [markdown]
-# The numbers run away: the variance grows by $0.1^2$ a step, without end. So shrink the picture a
-# little before each addition, by just as much variance as the noise will bring. This is the step of
-# every diffusion model (eq. 2):
+# The variance grows by $0.1^2$ in every step, without end. Such a process is called **variance
+# exploding** (VE). DDPM uses a **variance preserving** (VP) process instead: it multiplies the
+# image by a number slightly below 1 before it adds noise, so that the variance stays bounded
+# (eq. 2). Page 02 shows how to convert one into the other.
 #
 # $$q(x_t \mid x_{t-1}) = \mathcal N\!\left(\sqrt{1-\beta_t}\;x_{t-1},\; \beta_t I\right)
 # \qquad\Longleftrightarrow\qquad
 # x_t = \sqrt{1-\beta_t}\; x_{t-1} + \sqrt{\beta_t}\; \epsilon, \quad \epsilon \sim \mathcal N(0, I)$$
 #
-# $\beta_t$ is the **variance** of the noise that step $t$ adds, so the noise itself is multiplied
-# by its root. If $x_{t-1}$ has variance $v$, then $x_t$ has $(1-\beta_t)\,v + \beta_t$: a weighted
-# mean of $v$ and 1. Whatever $v$ was, it drifts to 1 and stays there.
+# $\mathcal N(\mu, \Sigma)$ is the normal or **Gaussian** distribution with mean $\mu$ and covariance
+# $\Sigma$. $\beta_t$ is the **variance** of the noise that step $t$ adds, so the noise is
+# multiplied by $\sqrt{\beta_t}$.
 
 
 # %%
@@ -95,38 +113,44 @@ def one_step(x, beta):
     return (1 - beta) ** 0.5 * x + beta**0.5 * noise
 
 
+# %% [markdown]
+# If $x_{t-1}$ has variance $v$, then $x_t$ has variance $(1-\beta_t)\,v + \beta_t$.
+#
+# **Predict.** Our images have variance 0.3, that is, a standard deviation of about 0.5. Take a
+# thousand steps with $\beta = 0.01$. Does the standard deviation stay at 0.5, fall, or rise?
+
 # %%
 x = x0[:64]  # (64, 3, 16, 16)
-spread_of_stepping = []
+std_of_stepping = [x.std().item()]
 for _ in range(1000):
     x = one_step(x, beta=0.01)
-    spread_of_stepping.append(x.std().item())
-print(f"spread after 1000 steps: {x.std():.2f}")
-assert abs(x.mean()) < 0.02 and abs(x.std() - 1) < 0.02
-
-# %%
-figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
-axes.plot(spread_of_adding, label="adding noise")
-axes.plot(spread_of_stepping, label="shrinking, then adding noise")
-axes.axhline(1, color="grey", linewidth=0.8)
-axes.set(
-    title="Shrinking first keeps the spread at 1", xlabel="steps", ylabel="spread of all pixels"
+    std_of_stepping.append(x.std().item())
+charts.curves(
+    range(1001),
+    {"adding noise (VE)": std_of_adding, "scaling, then adding noise (VP)": std_of_stepping},
+    "Standard deviation of all pixels",
+    xlabel="steps",
 )
-axes.legend()
-plt.show()
 
 # %% [markdown]
-# *Both walks add noise of the same size. Only the one that shrinks first ends at a distribution
-# that can be written down, with mean 0 and variance 1, whatever picture it started from.*
+# *Both processes add noise of standard deviation 0.1 in each step. The VE curve keeps growing. The
+# VP curve approaches 1.*
+#
+# <details><summary>Answer</summary>
+#
+# It rises to 1. $(1-\beta)\,v + \beta$ is a weighted mean of $v$ and 1, so each step moves the
+# variance toward 1, from below or from above. The name "variance preserving" is exact only for data
+# of variance 1. Here the step drives the standard deviation from 0.5 to 1.
+# </details>
 
 # %% [markdown]
-# ## A thousand steps: the chain
+# ## A thousand steps
 #
-# Ho et al. take $T = 1000$ steps, with $\beta$ rising on a straight line from 0.0001 to 0.02:
-# gently while there is detail to lose, roughly when there is little left.
+# Ho et al. take $T = 1000$ steps, with $\beta$ rising linearly from 0.0001 to 0.02: small steps
+# first, larger steps later. Such a list of betas is a **noise schedule**.
 #
-# The papers count $t = 1 \dots T$. Code counts from 0, so `betas[0]` is the papers' $\beta_1$ and
-# **our timesteps run from 0 to T - 1**. At `t = 0` one step has been taken, not none.
+# The papers count $t = 1 \dots T$. Code counts from 0, so `betas[0]` is the papers' $\beta_1$, and
+# **our timesteps run from 0 to T - 1**. At `t = 0` one step has already been taken.
 
 # %%
 T = 1000
@@ -138,233 +162,176 @@ for t in range(T):
     x = one_step(x, betas[t])
     chain.append(x)
 
+# %% [markdown]
+# **Predict.** Which part of a portrait is lost first, and at which timestep of 1000 can you no
+# longer recognize anything?
+
 # %%
 stops = [0, 25, 50, 100, 200, 300, 500, 999]
 plots.image_strip(
     [x0[0]] + [chain[t][0] for t in stops],
     ["clean"] + [f"t = {t}" for t in stops],
-    title="One portrait on its way through the chain",
+    title="One portrait in the forward process",
 )
 
 # %% [markdown]
-# *The mouth goes first, then the eyes; dark hair against a light background can be made out
-# longest. By t = 500 the eye finds nothing any more. Small, faint details drown long before large,
-# strong shapes, because a large shape is many pixels that agree.*
+# *The mouth is lost first, then the eyes. Dark hair against a light background is visible
+# longest.*
 #
-# ## What the chain does to a distribution
+# <details><summary>Answer</summary>
 #
-# One picture becomes noise. What becomes of *all* pictures, of the folded sheet? We cannot draw 768
-# dimensions, but we can draw two. Let each point be a "picture" of two pixels, and let the sheet be
-# a spiral. Nothing in the method knows how many numbers a point has. (This spiral stays with us
-# through the course. In the plane a whole distribution can be drawn, and what a network should
-# learn can be computed exactly.)
+# Small details of low contrast disappear first. Large shapes survive longer, because many
+# neighboring pixels agree and their noise averages out. At t = 500, half of the chain, nothing can
+# be seen anymore. Page 02 asks whether the second half is wasted.
+# </details>
+#
+# ## What happens to a distribution
+#
+# One image becomes noise. What happens to the distribution of all images? We can't draw 768
+# dimensions, but we can draw two. Let each point be an "image" of two pixels, and let the manifold
+# be a spiral. The method is the same in any number of dimensions. The spiral is used throughout the
+# course: its density and the ideal network for it can be computed exactly.
 
 # %%
 spiral = toys.spiral()
-points, component = spiral.sample(2000)  # (2000, 2), (2000,): where on the spiral each one began
-dissolving = [points]
+points, component = spiral.sample(2000)  # (2000, 2), (2000,): position along the spiral
+states = [points]
 for t in range(T):
     points = one_step(points, betas[t])
-    dissolving.append(points)  # dissolving[k]: after k steps
+    states.append(points)  # states[k]: after k steps
 
 
 # %%
 def draw(axes, k):
-    axes.scatter(*dissolving[k].T, c=component, s=2, cmap="plasma")
+    axes.scatter(*states[k].T, c=component, s=2, cmap="plasma")
     axes.set(title=f"after {k} steps", xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), aspect="equal")
-    axes.set(xlabel="first number", ylabel="second number")
 
 
-figure, all_axes = plt.subplots(1, 5, figsize=(13, 3.1), layout="constrained")
-for axes, k in zip(all_axes, [0, 50, 150, 300, 1000], strict=True):
-    draw(axes, k)
-figure.suptitle("A spiral dissolves into a round cloud")
-plt.show()
-
-# %% [markdown]
-# *Five moments of a thousand steps.* The same as a film. Watch one colour: the points of one
-# stretch of the spiral first blur into their neighbours, then drift to the middle, then are
-# everywhere.
-
-# %%
 plots.film(draw, [*range(0, 300, 15), *range(300, 1001, 100)])
 
 # %% [markdown]
-# *Colour marks where on the spiral a point began. At the end the colours are thoroughly mixed: the
-# cloud remembers nothing of the spiral. To generate is to run this film backwards.*
+# *Color marks where on the spiral a point began. Points of one stretch first mix with their
+# neighbors, then with all others. The end is a standard Gaussian.* To generate new points, a model
+# runs this film backwards.
 
 # %% [markdown]
-# ## All the steps in one jump
+# ## All steps in one jump
 #
-# Training will need a picture at a random timestep, millions of times. Must we walk there each
-# time? Write $\alpha_t = 1 - \beta_t$ and put two steps into one another:
+# Training needs an image at a random timestep, millions of times. Do we have to simulate all steps
+# each time? Write $\alpha_t = 1 - \beta_t$ and insert one step into the next:
 #
 # $$x_2 = \sqrt{\alpha_2}\,x_1 + \sqrt{1-\alpha_2}\,\epsilon_2
 #       = \sqrt{\alpha_2\alpha_1}\,x_0
-#       + \underbrace{\sqrt{\alpha_2(1-\alpha_1)}\,\epsilon_1 + \sqrt{1-\alpha_2}\,\epsilon_2}_{\text{two independent normal variables}}$$
+#       + \underbrace{\sqrt{\alpha_2(1-\alpha_1)}\,\epsilon_1 + \sqrt{1-\alpha_2}\,\epsilon_2}_{\text{two independent Gaussians}}$$
 #
-# Independent normal variables add up to a normal variable, and their variances add:
-# $\alpha_2(1-\alpha_1) + 1-\alpha_2 = 1 - \alpha_1\alpha_2$. The two noises are as good as one! And
-# so on for every further step. With $\bar\alpha_t = \alpha_1\alpha_2\cdots\alpha_t$ (eq. 4):
+# The sum of independent Gaussians is Gaussian, and their variances add:
+# $\alpha_2(1-\alpha_1) + 1-\alpha_2 = 1 - \alpha_1\alpha_2$. So the two noises can be replaced by
+# one. The same holds for every further step. With
+# $\bar\alpha_t = \alpha_1\alpha_2\cdots\alpha_t$ (eq. 4):
 #
 # $$q(x_t \mid x_0) = \mathcal N\!\left(\sqrt{\bar\alpha_t}\;x_0,\; (1-\bar\alpha_t) I\right)
 # \qquad\Longleftrightarrow\qquad
 # x_t = \sqrt{\bar\alpha_t}\; x_0 + \sqrt{1-\bar\alpha_t}\; \epsilon$$
+#
+# $\sqrt{\bar\alpha_t}$ is the **signal coefficient** and $\sqrt{1-\bar\alpha_t}$ the **noise
+# coefficient**. Both are amplitudes. Their squares are variances and sum to 1.
+#
+# **Exercise 1. The jump.** Replace `raise NotImplementedError`, run the cell, and read what the
+# check says. A solution is folded below each exercise.
+
+
+# %%
+def add_noise(x0, t, noise, betas):
+    """x0, noise: (N, C, H, W); t: an int from 0; betas: (T,) -> x_t: (N, C, H, W)"""
+    raise NotImplementedError
+
+
+exercises.check_add_noise(add_noise)
+
+
+# %% jupyter={"source_hidden": true}
+# Solution 1. The cells below use it.
+def add_noise(x0, t, noise, betas):
+    alpha_bar = torch.cumprod(1 - betas, dim=0)[t]
+    return alpha_bar**0.5 * x0 + (1 - alpha_bar) ** 0.5 * noise
+
+
+exercises.check_add_noise(add_noise)
+
+# %% [markdown]
+# Now check the algebra. One step multiplies the signal coefficient by $\sqrt{\alpha_t}$ and turns
+# the noise variance $v$ into $\alpha_t v + \beta_t$. A thousand such steps must give eq. 4:
 
 # %%
 alphas = 1 - betas  # (T,)
 alpha_bars = torch.cumprod(alphas, dim=0)  # (T,)
-for t in [0, 100, 500, 999]:
-    picture, noise = alpha_bars[t].sqrt(), (1 - alpha_bars[t]).sqrt()
-    print(f"t = {t:3d}: factor of the picture {picture:.3f}, of the noise {noise:.3f}")
-
-
-# %%
-def add_noise(x0, t, noise):
-    """x_0 -> x_t in one jump (eq. 4)."""
-    return alpha_bars[t] ** 0.5 * x0 + (1 - alpha_bars[t]) ** 0.5 * noise
-
-
-# %% [markdown]
-# Do not believe the algebra: check it. First the bookkeeping, without any chance in it. One step
-# multiplies the picture's factor by $\sqrt{\alpha_t}$, and turns the noise's variance $v$ into
-# $\alpha_t v + \beta_t$. Do a thousand such steps land on the formula?
-
-# %%
-factor, variance = 1.0, 0.0
+signal, variance, errors = 1.0, 0.0, []
 for t in range(T):
-    factor = alphas[t] ** 0.5 * factor
+    signal = alphas[t] ** 0.5 * signal
     variance = alphas[t] * variance + betas[t]
-    assert torch.isclose(factor, alpha_bars[t] ** 0.5, rtol=1e-12)
-    assert torch.isclose(variance, 1 - alpha_bars[t], rtol=1e-9)
-print("The formula holds at all", T, "timesteps.")
+    errors.append(max(abs(signal**2 - alpha_bars[t]), abs(variance - (1 - alpha_bars[t]))))
+print(f"largest difference over {T} timesteps: {max(errors):.10f}")
+for t in [0, 100, 500, 999]:
+    a, b = alpha_bars[t] ** 0.5, (1 - alpha_bars[t]) ** 0.5
+    print(f"t = {t:3d}: signal coefficient {a:.3f}, noise coefficient {b:.3f}")
 
 # %% [markdown]
-# Then with chance. Twenty thousand walkers start from one pixel of value 0.8 and take every step;
-# at each timestep we compare their mean and spread with what eq. 4 says.
+# Then check it by Monte Carlo: simulate 20,000 samples that all start from one pixel of value 0.8.
+#
+# **Predict.** After 151 steps the signal coefficient is 0.89. What are the mean and the standard
+# deviation of the 20,000 values?
 
 # %%
-walkers = torch.full((WALKERS,), 0.8, dtype=torch.float64)  # (WALKERS,)
-means, spreads, crowd = [], [], {}
+samples = torch.full((20_000,), 0.8, dtype=torch.float64)  # (20000,)
+at = {}
 for t in range(T):
-    walkers = one_step(walkers, betas[t])
-    means.append(walkers.mean().item())
-    spreads.append(walkers.std().item())
-    crowd[t] = walkers
+    samples = one_step(samples, betas[t])
+    at[t] = samples
+mean = torch.stack([samples.mean() for samples in at.values()])  # (T,)
+std = torch.stack([samples.std() for samples in at.values()])  # (T,)
+print(f"t = 150: mean {mean[150]:.2f}, standard deviation {std[150]:.2f}")
 
 # %%
-expected_mean = 0.8 * alpha_bars**0.5  # (T,)
-expected_spread = (1 - alpha_bars) ** 0.5  # (T,)
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
-left.plot(means, linewidth=5, alpha=0.3, label="mean of the walkers")
-left.plot(expected_mean, color="C0", linewidth=1, label="√ᾱ · 0.8")
-left.plot(spreads, linewidth=5, alpha=0.3, label="spread of the walkers")
-left.plot(expected_spread, color="C1", linewidth=1, label="√(1 - ᾱ)")
-left.set(
-    title="Walking and jumping agree at every timestep", xlabel="t", ylabel="value of the pixel"
-)
-left.legend()
-right.hist(crowd[150], bins=80, density=True, alpha=0.4, label="walkers after t = 150")
 value = torch.linspace(-2, 3, 200, dtype=torch.float64)
-bell = torch.distributions.Normal(expected_mean[150], expected_spread[150])
-right.plot(value, bell.log_prob(value).exp(), color="C1", label="eq. 4")
-right.set(title="... and the crowd is normal", xlabel="value of the pixel", ylabel="density")
-right.legend()
-plt.show()
+expected = torch.distributions.Normal(0.8 * alpha_bars**0.5, (1 - alpha_bars) ** 0.5)
+density = torch.distributions.Normal(expected.mean[150], expected.stddev[150]).log_prob(value).exp()
+lines = {"mean, 20,000 samples": mean, "mean, eq. 4": expected.mean}
+lines |= {"standard deviation, samples": std, "standard deviation, eq. 4": expected.stddev}
+dashed = {"mean, eq. 4": "k--", "standard deviation, eq. 4": "k:"}
+over_time = dict(x=range(T), lines=lines, style=dashed, title="All timesteps", xlabel="t")
+at_150 = dict(values={"samples": at[150]}, densities={"eq. 4": (value, density)})
+charts.panels([over_time, {**at_150, "title": "t = 150", "xlabel": "value of the pixel"}])
 
 # %% [markdown]
-# *The wide, pale lines are 20,000 random walks; the thin lines on them are eq. 4.* How far off may
-# they be? A mean of $n$ walkers scatters by $\sigma/\sqrt n$. Five times that is next to impossible
-# by chance, so it makes a fair test:
-
-# %%
-chance = expected_spread / WALKERS**0.5  # (T,) standard error of the mean
-worst_mean = ((torch.tensor(means) - expected_mean).abs() / chance).max()
-worst_spread = ((torch.tensor(spreads) - expected_spread).abs() / (chance / 2**0.5)).max()
-print("within five standard errors:", bool(worst_mean < 5), bool(worst_spread < 5))
-assert worst_mean < 5 and worst_spread < 5
-
-# %% [markdown]
-# ## Is the end really pure noise?
+# *Left: mean and standard deviation of the simulated samples, and the values of eq. 4. Right: the
+# samples at t = 150 and the Gaussian of eq. 4.*
 #
-# To generate, we will start from $x_T \sim \mathcal N(0, I)$ and run the film backwards. That is
-# honest only if the forward process ends there, that is, if $\sqrt{\bar\alpha_T}$, the picture's
-# factor at the end, is about 0. With a thousand steps it is. And with fewer steps of the same
-# betas?
-
-# %%
-for steps in [1000, 300, 100, 30]:
-    fewer = torch.linspace(1e-4, 0.02, steps, dtype=torch.float64)  # (steps,)
-    print(f"T = {steps:4d}: {torch.cumprod(1 - fewer, 0)[-1].sqrt():6.1%} of the picture is left")
-
-# %% [markdown]
-# A picture's trace in a single $x_T$ is hard to see, but there is a trick: average many $x_T$ of
-# the same picture. The noise cancels out, and what is left of the picture does not.
-
-# %%
-portrait = x0[0]  # (3, 16, 16)
-single, average = [], []
-for steps in [30, 100, 300, 1000]:
-    fewer = torch.linspace(1e-4, 0.02, steps)  # (steps,)
-    left_over = torch.prod(1 - fewer)
-    noise = torch.randn(1000, *portrait.shape)  # (1000, 3, 16, 16)
-    x_T = left_over**0.5 * portrait + (1 - left_over) ** 0.5 * noise
-    single.append(x_T[0])
-    average.append(x_T.mean(0))
-
-# %%
-plots.image_strip(
-    [image for pair in zip(single, average, strict=True) for image in pair],
-    [label for steps in [30, 100, 300, 1000] for label in (f"T = {steps}", "mean of 1000")],
-    title="Only a thousand such steps leave nothing of the picture",
-)
-
-# %% [markdown]
-# *With T = 30, 100 and even 300 the portrait shines through. A model that is trained on such $x_T$
-# and then started from pure noise is asked about pictures that it never saw.*
+# <details><summary>Answer</summary>
 #
-# Fewer steps must be larger steps. If T shrinks by ten, ten times the betas do it:
-
-# %%
-larger = torch.linspace(1e-3, 0.2, 100, dtype=torch.float64)  # (100,)
-left_over = torch.cumprod(1 - larger, 0)[-1].sqrt()
-print(f"T = 100 with ten times the betas: {left_over:.1%} of the picture is left")
-assert left_over < 0.01
+# The mean is 0.89 · 0.8 = 0.71. The standard deviation is the noise coefficient,
+# √(1 - 0.89²) = 0.46. The samples are Gaussian: they are a sum of Gaussian noises plus a constant.
+# </details>
 
 # %% [markdown]
-# ## Undoing one step
+# ## Undoing one step when x0 is known
 #
-# Now backwards. Someone hands you $x_t$ and asks for $x_{t-1}$. You cannot know it: many pictures
-# could have led here. But suppose that you also know the clean picture $x_0$. Then you know two
-# things about the unknown $x = x_{t-1}$:
+# Now the other direction. Given $x_t$, what was $x_{t-1}$? Many values are possible. Suppose that we
+# also know the clean image $x_0$. Then we know two things about the unknown $x = x_{t-1}$:
 #
 # - it came from $x_0$ by a jump: $x \sim \mathcal N(\sqrt{\bar\alpha_{t-1}}\,x_0,\ 1-\bar\alpha_{t-1})$,
 # - it led to $x_t$ by a step: $x_t \sim \mathcal N(\sqrt{\alpha_t}\,x,\ \beta_t)$.
 #
-# Bayes' rule multiplies the two. Both are $e^{-\text{a square in } x}$, and the product of two bell
-# curves is a bell curve, whose precisions (one over the variance) add up and whose mean is the mean
-# of both opinions weighted by precision:
+# Bayes' rule multiplies the two densities. The product of two Gaussians is, up to a constant, a
+# Gaussian. The **precisions** (one over the variance) add, and the mean is the precision-weighted
+# mean:
 #
 # $$\frac1{\tilde\beta_t} = \frac{\alpha_t}{\beta_t} + \frac1{1-\bar\alpha_{t-1}}, \qquad
 # \tilde\mu_t = \tilde\beta_t\left(\frac{\sqrt{\alpha_t}}{\beta_t}\,x_t
 # + \frac{\sqrt{\bar\alpha_{t-1}}}{1-\bar\alpha_{t-1}}\,x_0\right)$$
-
-
-# %%
-def posterior_by_bayes(x0, x_t, t):
-    """Mean and variance of q(x_{t-1} | x_t, x_0): two bell curves multiplied."""
-    from_step = alphas[t] / betas[t]  # precision of what x_t tells
-    from_jump = 1 / (1 - alpha_bars[t - 1])  # precision of what x_0 tells
-    variance = 1 / (from_step + from_jump)
-    mean = variance * (
-        alphas[t] ** 0.5 / betas[t] * x_t + alpha_bars[t - 1] ** 0.5 * from_jump * x0
-    )
-    return mean, variance
-
-
-# %% [markdown]
-# Add the fractions up and this becomes what the paper prints (eq. 6 and 7), which says the same and
-# also works for the first step, where $\bar\alpha_{t-1}$ is 1 and the fraction above divides by 0:
+#
+# This is the **posterior** of the step, its distribution after seeing $x_t$ and $x_0$. With a
+# common denominator it becomes eq. 6 and 7, which also hold for the first step, where
+# $\bar\alpha_{t-1} = 1$:
 #
 # $$\tilde\mu_t = \frac{\sqrt{\bar\alpha_{t-1}}\,\beta_t}{1-\bar\alpha_t}\,x_0
 # + \frac{\sqrt{\alpha_t}\,(1-\bar\alpha_{t-1})}{1-\bar\alpha_t}\,x_t, \qquad
@@ -375,201 +342,166 @@ def posterior_by_bayes(x0, x_t, t):
 def posterior(x0, x_t, t):
     """Mean and variance of q(x_{t-1} | x_t, x_0) (eq. 6 and 7)."""
     before = alpha_bars[t - 1] if t > 0 else torch.ones(())
-    mean = (
-        before**0.5 * betas[t] / (1 - alpha_bars[t]) * x0
-        + alphas[t] ** 0.5 * (1 - before) / (1 - alpha_bars[t]) * x_t
-    )
-    return mean, (1 - before) / (1 - alpha_bars[t]) * betas[t]
+    of_x0 = before**0.5 * betas[t] / (1 - alpha_bars[t])
+    of_x_t = alphas[t] ** 0.5 * (1 - before) / (1 - alpha_bars[t])
+    return of_x0 * x0 + of_x_t * x_t, (1 - before) / (1 - alpha_bars[t]) * betas[t]
 
-
-# %%
-a, b = torch.randn(2, 1000, dtype=torch.float64)  # stand-ins for x_0 and x_t, (1000,) each
-for t in range(1, T):
-    by_bayes, by_paper = posterior_by_bayes(a, b, t), posterior(a, b, t)
-    assert torch.allclose(by_bayes[0], by_paper[0], rtol=1e-7, atol=1e-9)
-    assert torch.isclose(by_bayes[1], by_paper[1], rtol=1e-9)
-print("Bayes and the paper agree at timesteps 1 to", T - 1)
 
 # %% [markdown]
-# Does it describe what really happens? Our walkers know. They all started from $x_0 = 0.8$, and we
-# kept where each of them stood. Of those that stood near 0.74 at $t = 6$, where had they been one
-# step earlier?
+# Does it agree with the two precisions above?
 
 # %%
 t, x_0, x_t = 6, 0.8, 0.74
-near = (crowd[t] - x_t).abs() < 0.004  # (WALKERS,)
-came_from = crowd[t - 1][near]  # (how many are near,)
+from_step, from_jump = alphas[t] / betas[t], 1 / (1 - alpha_bars[t - 1])  # two precisions
+by_bayes = alphas[t] ** 0.5 / betas[t] * x_t + alpha_bars[t - 1] ** 0.5 * from_jump * x_0
 mean, variance = posterior(x_0, x_t, t)
-standard_error = variance**0.5 / near.sum() ** 0.5
-assert near.sum() > 100
-assert (came_from.mean() - mean).abs() < 5 * standard_error + 0.001  # "near" is not "at"
-assert (came_from.std() / variance**0.5 - 1).abs() < 0.15
-print(f"eq. 7 expects them at {mean:.3f}, spread by {variance**0.5:.3f}")
-
-# %%
-value = torch.linspace(0.66, 0.94, 400, dtype=torch.float64)
-jump = torch.distributions.Normal(alpha_bars[t - 1] ** 0.5 * x_0, (1 - alpha_bars[t - 1]) ** 0.5)
-both = torch.distributions.Normal(mean, variance**0.5)
-figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
-axes.hist(crowd[t - 1], bins=80, density=True, alpha=0.25, label="all walkers, a step before")
-axes.plot(value, jump.log_prob(value).exp(), color="C0", label="what $x_0$ alone tells")
-axes.hist(came_from, bins=25, density=True, alpha=0.4, label="those who then stood at 0.74")
-axes.plot(value, both.log_prob(value).exp(), color="C1", label="the posterior (eq. 6)")
-axes.axvline(x_t, color="grey", linewidth=0.8)
-axes.set(title="$x_t$ and $x_0$ together pin the step before down", xlim=(0.66, 0.94))
-axes.set(xlabel=f"value of the pixel at t = {t - 1}", ylabel="density")
-axes.legend(fontsize=8)
-plt.show()
+print(f"Bayes:       mean {by_bayes / (from_step + from_jump):.4f}, ", end="")
+print(f"standard deviation {(from_step + from_jump) ** -0.5:.4f}")
+print(f"eq. 6 and 7: mean {mean:.4f}, standard deviation {variance**0.5:.4f}")
 
 # %% [markdown]
-# *Blue: everyone, one step before. Orange: only those who then stood at 0.74 (the grey line). Their
-# past is a narrow bell, slightly to the right of where they are now: pulled towards $x_0$.*
+# Now go all the way back: start from pure noise, and at every timestep draw from the posterior with
+# the true $x_0$.
 #
-# ## The way back, for someone who knows the answer
-#
-# So let us go all the way: start from pure noise, and at every timestep draw from the posterior,
-# with the true $x_0$ in our hand.
+# **Predict.** The start is noise that has nothing to do with the portrait. Where does this end: at
+# the portrait, at a noisy portrait, or at another face?
 
 # %%
 truth = x0[:1].double()  # (1, 3, 16, 16)
-x = torch.randn_like(truth)  # (1, 3, 16, 16), noise that never came from any picture
+x = torch.randn_like(truth)  # (1, 3, 16, 16)
 way_back = {}
 for t in reversed(range(T)):
     way_back[t] = x
     mean, variance = posterior(truth, x, t)
-    x = mean + variance**0.5 * torch.randn_like(x)  # at t = 0 the variance is 0
-assert torch.allclose(x, truth, atol=1e-9)
-print("Back at the portrait, to the last digit.")
+    x = mean + variance**0.5 * torch.randn_like(x)
+print(f"largest difference from the portrait: {(x - truth).abs().max():.6f}")
 
 # %%
 stops = [999, 500, 300, 200, 100, 50, 25, 0]
 plots.image_strip(
     [way_back[t][0] for t in stops] + [x[0]],
     [f"t = {t}" for t in stops] + ["end"],
-    title="Out of pure noise, by someone who knows where to go",
+    title="Sampling from the posterior with the true x0",
 )
 
 # %% [markdown]
-# *This is sampling, exactly as page 05 will do it. The only cheat is `truth`.* A network will take
-# its place: it looks at $x_t$ and guesses $x_0$ (or, what comes to the same, guesses the noise).
-# Everything that is learnt in a diffusion model is this one guess.
+# *From pure noise (left) to the end of the chain (right), with the true image as a hint in every
+# step.*
+#
+# <details><summary>Answer</summary>
+#
+# Exactly at the portrait. At t = 0 the posterior has variance 0 and mean $x_0$.
+# </details>
+#
+# This is sampling as page 05 does it, except for one thing: `truth` isn't known. A network takes its
+# place. It sees $x_t$ and **predicts** $x_0$, or, equivalently, the noise. The prediction is written
+# $\hat x_0$ (x0-hat).
 
 # %% [markdown]
-# ## Meet the real thing
+# ## Why small steps: the reverse step is nearly Gaussian
 #
-# `NoiseSchedule` in `diffusion_lib/schedules.py` is what you just built. It has short names for the
-# two factors of eq. 4, of which everything else follows:
+# With $x_0$ known, the step back is exactly Gaussian. A model doesn't know $x_0$. What it needs is
+# $q(x_{t-1} \mid x_t)$, and that averages over all images that could be behind $x_t$. Yet a
+# diffusion model draws this step from a Gaussian. When is that right? By Bayes' rule
+#
+# $$q(x_{t-1} \mid x_t) \;\propto\; q(x_t \mid x_{t-1})\; q(x_{t-1})$$
+#
+# The first factor is a Gaussian in $x_{t-1}$ of standard deviation about $\sqrt{\beta}$. The second
+# is the density of all noisy data, with all its structure. On the spiral we know it, so we can draw
+# candidates from the first factor and weight them by the second:
+
+
+# %%
+def step_before(x_t, beta, s=50):
+    """20,000 samples of q(x_s | x_t), where a step of variance beta leads from s to x_t."""
+    signal, sigma = alpha_bars[s] ** 0.5, (1 - alpha_bars[s]) ** 0.5
+    candidates = (x_t + beta**0.5 * torch.randn(100_000, 2)) / (1 - beta) ** 0.5  # (100000, 2)
+    weights = spiral.log_density(candidates, signal, sigma).exp()  # (100000,)
+    return candidates[torch.multinomial(weights, 20_000, replacement=True)]  # (20000, 2)
+
+
+# %% [markdown]
+# **Predict.** We stand at $x_t = (0.4, 0.3)$, near the middle of the spiral. One step back may be
+# small, $\beta = 0.001$ as in our chain, or large, $\beta = 0.5$. What will the histogram of the
+# first coordinate look like in each case?
+
+# %%
+panels = []
+for beta in [0.001, 0.5]:
+    first = step_before(torch.tensor([0.4, 0.3]), beta)[:, 0]  # (20000,)
+    fit = torch.distributions.Normal(first.mean(), first.std())
+    grid = torch.linspace(-4, 4, 200) * fit.stddev + fit.mean  # (200,)
+    lines = {"Gaussian fit": (grid, fit.log_prob(grid).exp())}
+    panels.append(dict(values={"samples": first}, densities=lines, title=f"β = {beta}"))
+    panels[-1]["xlabel"] = "first coordinate, one step before"
+    kurtosis = ((first - fit.mean) / fit.stddev).pow(4).mean()
+    print(f"β = {beta}: fourth moment {kurtosis:.1f} (a Gaussian has 3)")
+charts.panels(panels, title="The step before, given x_t only")
+
+# %% [markdown]
+# *The same $x_t$, the same noise level before the step, two sizes of step. The orange curve is the
+# Gaussian with the samples' mean and standard deviation.*
+#
+# <details><summary>Answer</summary>
+#
+# For small β the histogram is a Gaussian. Over a width of √β the log density of the noisy data is
+# almost a straight line, and a Gaussian times the exponential of a straight line is a Gaussian with
+# a shifted mean. For β = 0.5 several arms of the spiral are in reach, and the distribution has a
+# peak for each.
+# </details>
+#
+# This is why diffusion takes many small steps. For small $\beta$ the reverse step has the same form
+# as the forward step, a result that Sohl-Dickstein et al. (2015) take from Feller (1949). The
+# network only has to find its mean.
+
+# %% [markdown]
+# ## The library
+#
+# `NoiseSchedule` in `diffusion_lib/schedules.py` is what you just built. It calls the two
+# coefficients of eq. 4 `signal` and `sigma`, and everything else follows from them:
 #
 # $$x_t = \text{signal}_t\; x_0 + \text{sigma}_t\; \epsilon, \qquad
 # \text{signal}_t = \sqrt{\bar\alpha_t}, \quad \text{sigma}_t = \sqrt{1-\bar\alpha_t}$$
-#
-# Its posterior is written in these two, and so for any earlier timestep $s$, not only for
-# $s = t - 1$. A jump from $s$ to $t$ multiplies by $a$ and adds noise of variance $b$:
-#
-# $$a = \frac{\text{signal}_t}{\text{signal}_s}, \qquad
-# b = \text{sigma}_t^2 - a^2\, \text{sigma}_s^2$$
-#
-# For $s = t - 1$ they are $\sqrt{\alpha_t}$ and $\beta_t$. Put them there into the product of the
-# two Gaussians, add the fractions up, and you have the general form of eq. 6 and 7:
-
-
-# %%
-def posterior_of(x0, x_t, t, s):
-    """Mean and variance of q(x_s | x_t, x_0) for 0 <= s < t."""
-    signal, sigma = alpha_bars**0.5, (1 - alpha_bars) ** 0.5  # (T,) each
-    a = signal[t] / signal[s]
-    b = sigma[t] ** 2 - a**2 * sigma[s] ** 2
-    mean = signal[s] * b / sigma[t] ** 2 * x0 + a * sigma[s] ** 2 / sigma[t] ** 2 * x_t
-    return mean, b * sigma[s] ** 2 / sigma[t] ** 2
-
-
-for t in range(1, T):
-    general, special = posterior_of(0.8, 0.74, t, t - 1), posterior(0.8, 0.74, t)
-    assert torch.allclose(torch.stack(general), torch.stack(special), rtol=1e-9)
-print("At s = t - 1 it is eq. 6 and 7, for timesteps 1 to", T - 1)
-
-# %% [markdown]
-# Does the library agree?
 
 # %%
 schedule = NoiseSchedule("linear", timesteps=1000)
-assert torch.allclose(schedule.betas, betas, rtol=1e-12)
-assert torch.allclose(schedule.alpha_bars, alpha_bars, rtol=1e-12)
-print(schedule.betas.dtype, tuple(schedule.alpha_bars.shape))
-
-# %%
-t = torch.tensor([0, 10, 250, 999])  # (4,)
+t = 250
 some, noise = x0[:4].double(), torch.randn(4, 3, 16, 16, dtype=torch.float64)
-x_t = schedule.add_noise(some, t, noise)  # (4, 3, 16, 16)
-mean, variance = schedule.posterior(some, x_t, t)  # (4, 3, 16, 16), (4, 1, 1, 1)
-for i in range(4):
-    assert math.isclose(schedule.signal(int(t[i])), alpha_bars[t[i]] ** 0.5, rel_tol=1e-12)
-    assert math.isclose(schedule.sigma(int(t[i])), (1 - alpha_bars[t[i]]) ** 0.5, rel_tol=1e-9)
-    ours = posterior(some[i], x_t[i], t[i])
-    assert torch.allclose(x_t[i], add_noise(some[i], t[i], noise[i]), atol=1e-12)
-    assert torch.allclose(mean[i], ours[0], atol=1e-10)
-    assert torch.allclose(variance[i], ours[1], atol=1e-12)
-print("add_noise and posterior agree with what you built.")
+x_t = add_noise(some, t, noise, betas)  # (4, 3, 16, 16)
+print(f"signal {schedule.signal(t):.4f}, signal coefficient {alpha_bars[t] ** 0.5:.4f}")
+print(f"add_noise: differs by {(schedule.add_noise(some, t, noise) - x_t).abs().max():.6f}")
+theirs, ours = schedule.posterior(some, x_t, t)[0], posterior(some, x_t, t)[0]
+print(f"posterior: differs by {(theirs - ours).abs().max():.6f}")
 
 # %% [markdown]
-# Open the file. You should recognise every line above its first "Also here":
+# Open the file. You have built every line above its first "Also here":
 #
 # | You built | In `diffusion_lib/schedules.py` | What differs there |
 # |---|---|---|
 # | `betas`, by `linspace` | `linear` | start and end can be chosen |
 # | `alphas`, `alpha_bars` | `NoiseSchedule` | it also computes the signal-to-noise ratio; page 02 explains the other arguments |
-# | `picture` and `noise`, the factors | `NoiseSchedule.signal`, `NoiseSchedule.sigma` | t is one timestep, or a batch in which each picture has its own |
-# | `add_noise` | `NoiseSchedule.add_noise` | nothing |
-# | `posterior_of` | `NoiseSchedule.posterior` | $s$ is $t - 1$ unless it is given; $s = -1$ is the clean image, where signal is 1 and sigma 0 |
+# | signal and noise coefficient | `NoiseSchedule.signal`, `NoiseSchedule.sigma` | t is one timestep, or a batch with a timestep for each image |
+# | `add_noise` | `NoiseSchedule.add_noise` | betas are those of the schedule |
+# | `posterior` | `NoiseSchedule.posterior` | for any earlier timestep $s$, by default $t - 1$: $a$ and $b$ take the place of $\sqrt{\alpha_t}$ and $\beta_t$ (exercise 3) |
 #
 # Below that, the file has what this page did not need:
 #
 # | Also there | Why |
 # |---|---|
-# | `cosine`, `quadratic`, `sigmoid`, `SCHEDULES` | page 02 builds these schedules, and compares them |
-# | `shifted`, `zero_terminal` | page 02 mends the two ends of a schedule with them |
+# | `cosine`, `quadratic`, `sigmoid`, `SCHEDULES` | page 02 builds and compares these schedules |
+# | `shifted`, `zero_terminal` | pages 02 and 02b change the ends of a schedule with them |
 # | `expand` | gives the N timesteps of a batch the axes of its images, (N, 1, 1, 1) |
-# | `check_arguments`, `check_end` | say in one line what is wrong with a schedule that cannot be built |
+# | `check_arguments`, `check_end` | report in one line why a schedule cannot be built |
 #
-# The next page asks which schedule is best.
-
-# %%
-plots.schedule_curves([NoiseSchedule("linear"), NoiseSchedule("cosine")])
-
-# %% [markdown]
-# *Left: the noise that a step adds (mind the logarithmic scale). Middle: the share of the picture's
-# variance that is left, $\bar\alpha$. Right: the same as a signal-to-noise ratio. The cosine
-# schedule spends more of its time where something can still be seen.*
+# **Today.** Eq. 4 is still the first line of a training step in most image generators. Many recent
+# ones replace the coefficients by $1 - t$ and $t$ (**flow matching**, a linear path from data to
+# noise).
 
 # %% [markdown]
 # ## Exercises
 #
-# Replace `raise NotImplementedError`, run the cell, and read what the check says. A solution is
-# folded away below each.
-#
-# **1. How much is left?** From the betas, compute $\bar\alpha$ for every timestep.
-
-
-# %%
-def alpha_bars_of(betas):
-    """(T,) -> (T,)"""
-    raise NotImplementedError
-
-
-exercises.check_alpha_bars(alpha_bars_of)
-
-
-# %% jupyter={"source_hidden": true}
-# Solution 1
-def alpha_bars_solution(betas):
-    return torch.cumprod(1 - betas, dim=0)
-
-
-exercises.check_alpha_bars(alpha_bars_solution)
-
-# %% [markdown]
-# **2. Who knows the noise knows the picture.** Solve eq. 4 for $x_0$. (This is how a network that
-# guesses the noise is turned into one that guesses the picture.)
+# **2. Recover x0 from the noise.** Solve eq. 4 for $x_0$. This turns a network that predicts the
+# noise into one that predicts the image.
 
 
 # %%
@@ -590,8 +522,9 @@ def recover_x0_solution(x_t, noise, alpha_bar):
 exercises.check_recover_x0(recover_x0_solution)
 
 # %% [markdown]
-# **3. Jump on.** You stand at $x_s$ and want to be at $x_t$, a later timestep, in one jump. (Repeat
-# the derivation of eq. 4, but start from $s$: which product of alphas is still to come?)
+# **3. A jump from s to t.** Go from $x_s$ to a later $x_t$ in one jump. Repeat the derivation of
+# eq. 4, but start from $s$: which product of alphas is still to come? (In the library's posterior,
+# the coefficient of $x_s$ is called $a$, and the variance of the noise $b$.)
 
 
 # %%
@@ -613,69 +546,62 @@ def jump_on_solution(x_s, noise, alpha_bar_s, alpha_bar_t):
 exercises.check_jump_on(jump_on_solution)
 
 # %% [markdown]
-# **4. Half gone.** At which timestep does the noise first become stronger than the picture, that
-# is,
-# $1-\bar\alpha_t > \bar\alpha_t$? Guess from the strip above before you compute it.
+# **4. Where signal and noise cross.** The signal in $x_t$ is $\sqrt{\bar\alpha_t}\,x_0$. If the data
+# has variance $v$, at which timestep does the noise first have more variance than the signal? The
+# two coefficients are equal at $\bar\alpha_t = 1/2$, but the images have less variance than the
+# noise. Estimate the timestep from the strip of images above before you compute it.
 
 
 # %%
-def half_gone(alpha_bars):
-    """(T,) -> a timestep, an int from 0 to T-1"""
+def crossing(alpha_bars, variance):
+    """alpha_bars: (T,); variance: of the data, a number -> a timestep, an int from 0 to T-1"""
     raise NotImplementedError
 
 
-exercises.check_half_gone(half_gone)
+exercises.check_crossing(crossing)
 
 
 # %% jupyter={"source_hidden": true}
 # Solution 4
-def half_gone_solution(alpha_bars):
-    return int((alpha_bars < 0.5).nonzero()[0])
+def crossing_solution(alpha_bars, variance):
+    return int((alpha_bars * variance < 1 - alpha_bars).nonzero()[0])
 
 
-exercises.check_half_gone(half_gone_solution)
-print(f"linear schedule: t = {half_gone_solution(alpha_bars)} of {T}")
+exercises.check_crossing(crossing_solution)
+print(f"data of variance 1:               t = {crossing_solution(alpha_bars, 1.0)} of {T}")
+print(f"faces, variance {x0.var():.2f}:            t = {crossing_solution(alpha_bars, x0.var())}")
 
 # %% [markdown]
 # ## Questions
 #
 # <details><summary>Why is the noise multiplied by √β and not by β?</summary>
 #
-# β is a variance, and multiplying a random variable by a number multiplies its variance by the
-# square of that number. With √β the variances (1 - β)·1 + β add up to 1.
+# β is a variance. A random variable that is multiplied by a number has its variance multiplied by
+# the square of that number. With √β the new variance is (1 - β) v + β.
 # </details>
 #
-# <details><summary>Two pictures are noised to t = 999 and you get one of the results. Can you tell
-# which picture it was?</summary>
+# <details><summary>Two images are noised to t = 999 and you get one of the results. Can you tell
+# which image it was?</summary>
 #
-# Hardly: √ᾱ is 0.006 there, so even where one picture is black and the other white, the bell curve
-# of that pixel is shifted by about a hundredth of its width. Over all 768 pixels there is a trace
-# left, but only a trace. That is the point: all pictures end in the same cloud.
+# Hardly. The signal coefficient is 0.006 there. Even where one image is black and the other white,
+# the Gaussian of that pixel is shifted by about a hundredth of its standard deviation.
 # </details>
 #
 # <details><summary>Why is there no network on this page?</summary>
 #
-# Adding noise needs nothing but the schedule, and undoing a step needs only $x_0$ besides. What is
-# missing is $x_0$ itself, when only $x_t$ is given. Guessing it is the network's whole task.
-# </details>
-#
-# <details><summary>Someone trains with T = 100 and betas from 0.0001 to 0.02, and the samples come
-# out grey and washed out. What happened?</summary>
-#
-# 60% of the picture is still there at the last timestep. The network only ever saw $x_T$ with a
-# picture shining through, but sampling starts from pure noise, which to it looks like a picture of
-# average grey. Larger betas (or more steps) mend it.
+# Adding noise needs only the schedule, and undoing a step needs only $x_0$ in addition. Predicting
+# $x_0$ from $x_t$ is the network's whole task.
 # </details>
 
 # %% [markdown]
 # ## What you now know
 #
-# - A step of the forward process shrinks the picture by $\sqrt{1-\beta_t}$ and adds noise of
-#   variance $\beta_t$, so that the spread stays at 1 (eq. 2).
+# - The forward process is a Markov chain. A step multiplies the image by $\sqrt{1-\beta_t}$ and adds
+#   Gaussian noise of variance $\beta_t$, which drives the standard deviation to 1 (eq. 2).
 # - Any number of steps is one jump: $x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\epsilon$
-#   (eq. 4).
-# - The end is pure noise only if $\bar\alpha_T$ is about 0: fewer steps need larger betas.
-# - With $x_0$ known, a step back is a draw from a normal distribution (eq. 6 and 7). Without it, a
-#   network has to guess.
+#   (eq. 4). The signal coefficient is an amplitude, $\bar\alpha_t$ a variance.
+# - With $x_0$ known, a step back is a draw from a Gaussian (eq. 6 and 7).
+# - Without $x_0$ it is nearly Gaussian only if the step is small. A network has to predict $x_0$ or
+#   the noise.
 #
-# **Next:** 02 asks how fast the noise should grow, and lets you play with it.
+# **Next:** [02](02_schedules.ipynb) asks how fast the noise should grow.
