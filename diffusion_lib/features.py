@@ -100,7 +100,7 @@ FEATURES = {"efficientnet": efficientnet_features, "inception": inception_featur
 class FeatureStatistics:
     """Mean and covariance of features that are added in batches, and a random choice of them.
 
-    What it holds does not grow with the number of images.
+    Its memory grows with the number of images up to `keep` of them, and no further.
 
     Attributes:
         count: how many were added.

@@ -23,7 +23,8 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
 
         |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))
 
-    It falls with the number of samples: compare only at the same number.
+    The estimate is biased upwards, and falls with the number of samples: compare only at the same
+    number.
 
     Raises:
         InputError: fewer than two samples, or features of two kinds.
@@ -48,9 +49,10 @@ def kernel_distance(
 
         mean of k(a, a') over a != a'  +  mean of k(b, b') over b != b'  -  2 mean of k(a, b)
 
-    It does not depend on the number of samples, and is below 0 as often as above where both sets
-    are of one kind. The standard deviation means something only if subsets are smaller than the
-    sets.
+    Its mean over draws does not depend on the number of samples. Where both sets come from one
+    distribution, that mean is 0; but the estimates are skewed to the right, so they are below 0
+    more often than not. The standard deviation is that between subsets, no standard error of the
+    mean, and means something only if subsets are smaller than the sets.
 
     Args:
         a, b: features, shapes (N, D) and (M, D).
@@ -87,10 +89,10 @@ def precision_recall(
     """Are samples like real images, and are there samples like each of these? (Kynkaanniemi et al.
     2019, arXiv 1904.06991, eq. 1 and 2)
 
-    Each set is taken for the region of the balls around its points that just reach their k-th
-    nearest neighbour. Precision is the fraction of fakes in the region of the reals, recall the
-    fraction of reals in that of the fakes. Both depend on how many there are: compare only at the
-    same numbers.
+    The region of each set is estimated as the union of balls around its points that just reach
+    their k-th nearest neighbor. Precision is the fraction of fakes in the region of the reals,
+    recall the fraction of reals in that of the fakes. Both depend on how many there are: compare
+    only at the same numbers.
 
     Args:
         real, fake: features, shapes (N, D) and (M, D).
@@ -175,7 +177,7 @@ class Memorization(NamedTuple):
     samples: median distance of a sample to the nearest training image.
     held_out: that of a held-out image.
     copies: fraction of samples that are at most as far as the nearest 1% of held-out images. About
-        0.01 if the model has memorised nothing.
+        0.01 if the model has memorized nothing.
     """
 
     samples: float

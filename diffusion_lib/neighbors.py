@@ -1,4 +1,4 @@
-"""Exact nearest neighbours among many images, in little memory."""
+"""Exact nearest neighbors among many images, in little memory."""
 
 from typing import NamedTuple
 

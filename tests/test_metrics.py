@@ -175,6 +175,13 @@ def test_kernel_distance_is_0_on_average_between_draws_of_one_kind_however_few()
     assert biased.mean() > 10 * error and unbiased.min() < 0
 
 
+def test_kernel_distance_between_draws_of_one_kind_is_below_0_more_often_than_not():
+    """The estimates are skewed to the right: their mean is 0, and their median below."""
+    draws = torch.randn(2000, 2, 20, 2, generator=torch.Generator().manual_seed(2))
+    found = torch.tensor([kernel_distance(a, b, 1, 20).mean for a, b in draws])
+    assert 0.55 < (found < 0).double().mean() < 0.61 and found.median() < -0.08
+
+
 def test_kernel_distance_does_not_depend_on_the_number_but_its_standard_deviation_does():
     a, b = normal(2000, 4, seed=1), 1 + normal(2000, 4, seed=2)
     few, many = (kernel_distance(a, b, 100, subset_size=size) for size in (20, 400))
