@@ -17,6 +17,22 @@ INK, RED, SOFT = "#222222", "#b3261e", "#777777"  # lines and words
 Point = tuple[float, float]
 
 
+def two_processes() -> Picture:
+    """What a diffusion model consists of: a fixed process to noise, and a learned one back."""
+    axes = _sheet(10, 2.7)
+    _box(axes, (1.2, 1.5), "image", 1.4, 0.8, GREEN)
+    _box(axes, (8.8, 1.5), "noise", 1.4, 0.8, GREY)
+    _box(axes, (5, 2.1), "add a little noise, 1,000 times", 3.6, 0.6)
+    _box(axes, (5, 0.9), "predict the image, remove a little noise; repeat", 3.9, 0.6, ORANGE)
+    _arrow(axes, (1.9, 1.75), (3.2, 2.1))
+    _arrow(axes, (6.8, 2.1), (8.1, 1.75))
+    _arrow(axes, (8.1, 1.25), (6.95, 0.9), color=RED)
+    _arrow(axes, (3.05, 0.9), (1.9, 1.25), color=RED)
+    _words(axes, (5, 2.55), "forward process: fixed")
+    _words(axes, (5, 0.4), "reverse process: learned", color=RED)
+    return axes.figure
+
+
 def chain() -> Picture:
     """The Markov chain from an image to noise, q, and the one that leads back, p_theta."""
     axes = _sheet(10, 2.9)

@@ -9,6 +9,7 @@ from diffusion_lib import drawings
 from diffusion_lib.networks import UNet
 
 NAMES = [
+    "two_processes",
     "chain",
     "unet",
     "residual_block",

@@ -1,10 +1,11 @@
 """Exercises of page 08: full runs."""
 
+import copy
 import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion_lib.exercises.judge import Exercise
 
@@ -28,8 +29,8 @@ _epochs_in = Exercise(
         ),
         (
             _epochs(passes=2),
-            "the backward pass is twice as dear as the forward pass, not as dear: it computes the "
-            "gradients of what came in and of the weights.",
+            "the backward pass costs twice as much as the forward pass: it computes the gradients "
+            "of the input and of the weights.",
         ),
         (
             lambda hours, images, operations, speed, share: _epochs()(
@@ -86,37 +87,111 @@ _parts = Exercise(
     cases=[(64, 0.4, 0.1, 4.0), (64, 1.0, 0.076, 2.0), (10, 0.0, 1.0, 3.5), (8, 1.0, 0.1, 9.0)],
 )
 
-_random = torch.Generator().manual_seed(8)
-_gradients = torch.randn(4, 5, generator=_random)
-_counts = torch.tensor([3, 3, 3, 1])
 
-_gradient = Exercise(
-    answer=lambda gradients, counts: (counts[:, None] * gradients).sum(0) / counts.sum(),
+def _resumed(make: Callable) -> Tensor | None:
+    """Weights and average of a run of 10 steps that is cut off after 5, saved by `make`, and
+    resumed by a new process.
+    """
+    model, average, optimizer = _begin(0.1)
+    _train(model, average, optimizer, range(5))
+    saved = make(model, average, optimizer, 5)
+    if saved is None:
+        return None
+    if not isinstance(saved, dict):
+        raise TypeError(f"return a dict, not {type(saved).__name__}")
+    saved = copy.deepcopy(saved)  # as a file would be
+    model, average, optimizer = _begin(0.2)
+    for name, part in (("model", model), ("average", average), ("optimizer", optimizer)):
+        if name in saved:
+            part.load_state_dict(saved[name])
+    _train(model, average, optimizer, range(saved.get("step", 0), 10))
+    return torch.cat([weights.detach().flatten() for weights in (model.weight, average.weight)])
+
+
+def _begin(weight: float) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
+    """A new run: a network, its moving average, the optimizer."""
+    model, average = nn.Linear(3, 2, bias=False), nn.Linear(3, 2, bias=False)
+    with torch.no_grad():
+        for part in (model, average):
+            part.weight.fill_(weight)
+    return model, average, torch.optim.AdamW(model.parameters(), lr=0.1)
+
+
+def _train(model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, steps: range):
+    """Some steps; each has data and a learning rate that depend on its number."""
+    for step in steps:
+        x = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
+        optimizer.param_groups[0]["lr"] = 0.1 * (1 - step / 10)
+        optimizer.zero_grad()
+        (model(x) - x[:, :2].roll(1, 1)).square().mean().backward()
+        optimizer.step()
+        with torch.no_grad():
+            average.weight.lerp_(model.weight, 0.3)
+
+
+def _saving(*names: str, **others: Callable) -> Callable:
+    """What a run is resumed to if only these are saved; others: what is saved under a name."""
+
+    def make(model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int):
+        everything = {
+            "model": model.state_dict(),
+            "average": average.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": step,
+        }
+        return {name: everything[others.get(name, name)] for name in names}
+
+    return lambda: _resumed(make)
+
+
+_all = ("model", "average", "optimizer", "step")
+
+_checkpoint = Exercise(
+    answer=_saving(*_all),
     mistakes=[
         (
-            lambda gradients, counts: gradients.mean(0),
-            "one image of the small share would count as much as three of another: weigh each "
-            "mean by its images.",
+            _saving("model", "average", "step"),
+            "the optimizer starts anew: AdamW forgets its averages of the gradients and of their "
+            "squares.",
         ),
         (
-            lambda gradients, counts: gradients.sum(0),
-            "that is the sum of the means, as many times too long as there are processes.",
+            _saving("model", "optimizer", "step"),
+            "the average starts from new weights again: save it beside the model.",
         ),
         (
-            lambda gradients, counts: (counts[:, None] * gradients).sum(0),
-            "that is the sum over all images: divide by how many there are.",
+            _saving("average", "optimizer", "step"),
+            "the model itself is missing: training goes on from new weights.",
         ),
         (
-            lambda gradients, counts: (counts[:, None] * gradients).mean(0),
-            "you divided by the number of processes; after weighing by images, divide by the "
-            "number of images.",
+            _saving(*_all, average="model"),
+            "under `average` you saved the model: then the average forgets its past.",
         ),
         (
-            lambda gradients, counts: (gradients / counts[:, None]).sum(0) / (1 / counts).sum(),
-            "that gives the smallest share the greatest weight: multiply by the counts.",
+            _saving(*_all, model="average"),
+            "under `model` you saved the average: training goes on from weights that lag behind.",
+        ),
+        (
+            _saving("model", "average", "optimizer"),
+            "without the step, the run repeats its first batches, at the learning rates of a new "
+            "run.",
+        ),
+        (
+            _saving("model", "average"),
+            "the weights alone are enough for samples, not to go on: the optimizer and the step "
+            "are missing.",
+        ),
+        (
+            _saving("model"),
+            "the weights of the model alone are not enough to go on: what else changes in a "
+            "training step?",
+        ),
+        (
+            _saving(),
+            "nothing is saved under the names model, average, optimizer and step.",
         ),
     ],
-    cases=[(_gradients, _counts), (_gradients[:2] - 1, torch.tensor([1, 7]))],
+    cases=[()],
+    expects='a dict with the names "model", "average", "optimizer" and "step"',
 )
 
 
@@ -130,6 +205,10 @@ def check_parts_that_fit(function: Callable[[int, float, float, float], int]) ->
     print(_parts.judge(function))
 
 
-def check_gradient_of_the_batch(function: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """gradient_of_the_batch(gradients, counts) -> the mean over all images, shape (P,)."""
-    print(_gradient.judge(function))
+def check_checkpoint(function: Callable) -> None:
+    """checkpoint(model, average, optimizer, step) -> dict: all that a run needs to go on."""
+
+    def resume() -> Tensor | None:
+        return _resumed(function)
+
+    print(_checkpoint.judge(resume))

@@ -8,47 +8,46 @@ from torch import Tensor
 from diffusion_lib.exercises.judge import Exercise
 
 _random = torch.Generator().manual_seed(0)
-_images = torch.randn(4, 3, 5, 5, generator=_random) * 0.8  # some of it beyond [-1, 1]
+_a, _b = torch.randn(2, 4, 3, 5, 5, generator=_random)
+_b = _b + torch.tensor([0.0, 0.5, -1.0, 2.0]).view(-1, 1, 1, 1)
 
 
-def _to_bytes(images: Tensor) -> Tensor:
-    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+def _mean(values: Tensor) -> Tensor:
+    return values.flatten(1).mean(1)
 
 
-def _wrapped(values: Tensor) -> Tensor:
-    """What becomes of values beyond 0..255 in a byte: they start again from the other end."""
-    return values.round().long().remainder(256).to(torch.uint8)
-
-
-_bytes = Exercise(
-    answer=_to_bytes,
+_difference = Exercise(
+    answer=lambda a, b: _mean((a - b).square()).sqrt(),
     mistakes=[
         (
-            lambda images: _wrapped((images + 1) * 127.5),
-            "values beyond [-1, 1] wrap around, so that the brightest pixels turn black: clamp "
-            "them first.",
+            lambda a, b: _mean((a - b).square()),
+            "that is the mean squared difference: its root is in the units of the pixels.",
         ),
         (
-            lambda images: ((images.clamp(-1, 1) + 1) * 127.5).to(torch.uint8),
-            "a conversion to bytes cuts the fraction off, which makes every image a little too "
-            "dark: round first.",
+            lambda a, b: _mean((a - b).abs()),
+            "that is the mean of the absolute differences: square them, and take the root of the "
+            "mean.",
         ),
         (
-            lambda images: (images.clamp(0, 1) * 255).round().to(torch.uint8),
-            "everything darker than middle grey is black: you took the range to be [0, 1], but it "
-            "is [-1, 1].",
+            lambda a, b: _mean(a - b),
+            "brighter and darker pixels cancel out: square each difference before the mean.",
         ),
         (
-            lambda images: (images.clamp(-1, 1) * 127.5).round().clamp(0, 255).to(torch.uint8),
-            "-1 should become 0 and 0 should become 127 or 128: add 1 before you scale.",
+            lambda a, b: _mean(a - b).abs(),
+            "the square is taken after the mean, where brighter and darker pixels have already "
+            "cancelled out.",
         ),
         (
-            lambda images: ((images.clamp(-1, 1) + 1) * 128).clamp(max=255).round().byte(),
-            "you scale by 128, and 1 becomes 256; from 0 to 255 there are 255 steps, so scale by "
-            "127.5.",
+            lambda a, b: (a - b).square().flatten(1).sum(1).sqrt(),
+            "that is the distance, which grows with the number of pixels: take the mean of the "
+            "squares, not the sum.",
+        ),
+        (
+            lambda a, b: (_mean(a.square()) - _mean(b.square())).abs().sqrt(),
+            "(a - b)^2 is not a^2 - b^2: subtract the images first.",
         ),
     ],
-    cases=[(_images,), (torch.tensor([[[[-1.0, 0.0, 1.0, 0.506]]]]),)],
+    cases=[(_a, _b), (_b[:2], _b[2:])],
 )
 
 
@@ -56,6 +55,7 @@ def _nearest(sample: Tensor, images: Tensor) -> int:
     return int((images - sample).square().flatten(1).sum(1).argmin())
 
 
+_random = torch.Generator().manual_seed(1)
 _contrast = torch.linspace(0.3, 2, 30).view(-1, 1, 1, 1)
 _library = _contrast * torch.randn(30, 3, 4, 4, generator=_random)
 _queries = [
@@ -98,9 +98,9 @@ _nearest_image = Exercise(
 )
 
 
-def check_to_bytes(function: Callable[[Tensor], Tensor]) -> None:
-    """to_bytes(images) -> uint8, shape of images, for floats of which [-1, 1] is the range."""
-    print(_bytes.judge(function))
+def check_difference(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """difference(a, b) -> the root mean square difference of each pair of images, shape (N,)."""
+    print(_difference.judge(function))
 
 
 def check_nearest(function: Callable[[Tensor, Tensor], int]) -> None:

@@ -1,18 +1,19 @@
 # %% [markdown]
 # # 00 · Start here
 #
-# **You will draw portraits that nobody drew before, watch each of them come out of pure noise, and
-# ask the one question that every such picture has to answer: is it new?**
+# **You will draw portraits with a trained diffusion model, watch each of them emerge from noise, and
+# check whether they are new or copies of the training images.**
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/simple-diffusion/simple-diffusion/blob/main/notebooks/00_start_here.ipynb)
 #
 # |  |  |
 # |---|---|
 # | You need | Python, and tensors in PyTorch; nothing about diffusion |
-# | You get | pictures at once, a check that your computer is ready, and the map of the course |
+# | You get | samples at once, a check that your computer is ready, and the map of the course |
 # | It runs in | about fifteen seconds on two CPU cores; it takes a GPU when there is one |
 #
-# Run a cell with Shift + Enter, and the whole page with *Run → Run All Cells*.
+# Run a cell with Shift + Enter, and the whole page with *Run → Run All Cells*. Where a page says
+# *Predict*, stop and answer before you run the next cell. The answer is folded away below it.
 
 # %%
 # On Colab this installs the course's package beside Colab's own torch. Elsewhere it does nothing.
@@ -27,30 +28,26 @@ if "google.colab" in sys.modules:
 # %% [markdown]
 # ## Is everything here?
 #
-# The next cell looks at what the course needs, and names whatever is wrong together with the
-# command that mends it. If it stops with *No module named 'diffusion_lib'*, this notebook runs in
-# another Python than the one that the course was installed into: close JupyterLab and start it with
-# `make lab` in the folder of the repository.
+# The next cell checks what the course needs. It names whatever is wrong, and the command that fixes
+# it. If it stops with *No module named 'diffusion_lib'*, this notebook runs in another Python than
+# the one where the course is installed: close JupyterLab and start it with `make lab` in the folder
+# of the repository.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 from diffusion_lib import environment
 
 problems = environment.problems()
-print("\n".join(problems) or "All is well.")
-
-# %% tags=["nbval-ignore-output"]
-assert not problems
+print("\n".join(problems) or "All is well.", end="\n\n")
 print(environment.summary())
 
 # %% [markdown]
-# The second cell shows what this computer has. The line `device` says where the work will be done:
-# `cuda` is an NVIDIA GPU, `mps` the one of an Apple computer, `cpu` neither. Every page of the
-# course runs on a CPU, and takes the GPU by itself where there is one.
+# The line `device` says where the work will be done: `cuda` is an NVIDIA GPU, `mps` the one of an
+# Apple computer, `cpu` neither. Every page of the course runs on a CPU.
 #
-# ## Portraits out of nothing
+# ## Samples
 #
-# A trained model comes with the course. It has seen 4,000 pixel-art portraits of 16 × 16 pixels,
-# and weighs less than three megabytes.
+# A trained model comes with the course. It was trained on 4,000 pixel-art portraits of 16 × 16
+# pixels, and its file has less than three megabytes.
 
 # %%
 import torch
@@ -58,6 +55,7 @@ import torch
 from diffusion_lib import (
     GaussianDiffusion,
     ddim,
+    drawings,
     exercises,
     find_device,
     load_images,
@@ -67,22 +65,21 @@ from diffusion_lib import (
     widgets,
 )
 
-COUNT = 32  # portraits to draw
 device = find_device()
+
+# %% [markdown]
+# An image that a model draws is called a **sample**, because it is drawn at random from what the
+# model has learned. Here are 32. Their numbers go from -1 (black) to 1 (white).
 
 # %%
 diffusion = GaussianDiffusion.load("faces", device)
-portraits = sample(diffusion, COUNT, seed=0)  # (32, 3, 16, 16), from -1 (black) to 1 (white)
-print(tuple(portraits.shape))
-assert portraits.abs().max() <= 1
-
-# %%
-plots.image_grid(portraits, columns=8, title="Thirty-two people who do not exist")
+portraits = sample(diffusion, 32, seed=0)  # (32, 3, 16, 16), -1 to 1
+plots.image_grid(portraits, columns=8, title="32 samples")
 
 # %% [markdown]
-# *Hats, glasses, beards, backgrounds: nobody told the model that there are such things. Another
-# `seed` makes other people.* There is nothing about people in it, either. Trained on handwritten
-# digits, or on slices of a brain, the same program draws those:
+# *Hats, glasses, beards, backgrounds: no label named any of them. Another `seed` gives other
+# portraits.* The program knows nothing about portraits either. Trained on handwritten digits, or on
+# slices of a brain, it draws those:
 
 # %%
 others = {
@@ -92,145 +89,208 @@ others = {
 plots.image_rows(others)
 
 # %% [markdown]
-# *No one wrote the digits, and no one has the brains.* If you want to know how these models were
-# trained: `make weights` does it again.
+# *Samples of two other models that come with the course.* `make weights` trains all three again.
 #
-# ## Where did they come from?
+# ## From noise to an image
 #
-# From this: numbers drawn at random, as many as a portrait has pixels and colours.
+# Each sample starts as **Gaussian noise**: independent random numbers from the normal distribution,
+# as many as an image has pixels and colors.
 
 # %%
 generator = torch.Generator().manual_seed(1)
 noise = torch.randn(8, 3, 16, 16, generator=generator).to(device)  # (8, 3, 16, 16)
-plots.image_grid(noise, columns=8, title="Eight pictures of noise")
+plots.image_grid(noise, columns=8, title="Gaussian noise")
 
 # %% [markdown]
-# *Television snow, and nothing is hidden in it.* The model was asked fifty times in a row: "here is
-# a noisy picture; what do you think is underneath?" After each answer a little of the noise was
-# removed. `ddim` is the loop that does so. It hands out every step, so that we can look:
+# *Eight images of Gaussian noise. They were drawn without any portrait.* The network is called fifty
+# times. Each time it is given the current noisy image and predicts the clean image, and then a
+# little of the noise is removed. The loop that does this is called a **sampler**. `ddim` is one of
+# them (Song et al. 2021, arXiv 2010.02502). It yields the state after each step. The number $t$, the
+# **timestep**, says how noisy the image is: from 999, pure noise, to 0, almost none.
 
 # %%
 steps = list(ddim(diffusion, noise, steps=50))
 print(len(steps), "steps, from t =", steps[0].t, "to t =", steps[-1].t)
 
+# %% [markdown]
+# **Predict.** The strip below has two rows: the noisy image $x_t$, and the clean image as the network
+# predicts it from $x_t$. What does the first prediction look like, when $x_t$ is pure noise?
+
 # %%
 plots.denoising_strip(noise, steps)
 
 # %% [markdown]
-# *Above: one picture on its way from noise to portrait. Below: what the model took it for at that
-# moment. At first it sees no more than a blur, the average of all that it might become. Then the
-# colours and the large shapes are settled, and last the mouth and the edges.* And all eight at
-# once:
+# *Above: one image on its way from noise to sample. Below: the model's current **prediction** of the
+# clean image.*
+#
+# <details><summary>Answer</summary>
+#
+# A blur. It is close to the average of all portraits, because pure noise says nothing about which
+# portrait to draw. Then the colors and the large shapes are settled, and last the mouth and the
+# edges. A prediction from one step would be blurred everywhere; many small steps settle one detail
+# after another.
+# </details>
+
+# %% [markdown]
+# All eight at once:
 
 # %%
 film = [noise] + [step.x for step in steps]  # 51 of (8, 3, 16, 16)
 plots.image_film(film, columns=8, seconds=5)
 
 # %% [markdown]
-# *Eight portraits in fifty steps.* If you run this page yourself, there is more: press ▶, or drag
-# the slider back and forth. On the left is the picture so far, on the right the model's guess of
-# its end.
+# *Eight samples in fifty steps.* If you run this page yourself, the next cell shows a slider. Press
+# ▶, or drag it. On the left is $x_t$, on the right the prediction of the clean image. (Text
+# instead of a slider? Then JupyterLab was started from another Python than `make lab` uses. A slider
+# that does not move is a page without a kernel: run its cell.)
 
 # %% tags=["nbval-ignore-output"]
-scrubber = widgets.denoising_scrubber(noise, steps)
-assert scrubber.children[0].children[1].max == 50
-scrubber
+widgets.denoising_scrubber(noise, steps)
 
 # %% [markdown]
-# (Text instead of a slider? Then JupyterLab was started from another Python than `make lab` uses. A
-# slider that does not move is a page without a kernel: run its cell.)
+# ## The noise determines the sample
 #
-# ## The noise is the portrait
+# DDIM is **deterministic**: it adds no noise of its own, so that the same noise always gives the same
+# sample. What about noise in between? The next cell mixes two images of noise in eight proportions,
+# and starts `ddim` from each mixture. (Page 05 explains why the weights are a cosine and a sine.)
 #
-# `ddim` adds no chance of its own: whoever begins with the same noise ends at the same portrait.
-# And close to it? Take two pictures of noise, and mix them.
+# **Predict.** The first and the last will be the first two portraits of the film. What will the six
+# in between look like: two portraits laid over each other, noise, or something else?
 
 # %%
-first, second = noise[0], noise[1]  # (3, 16, 16) each
 angle = torch.linspace(0, torch.pi / 2, 8).view(-1, 1, 1, 1).to(device)  # (8, 1, 1, 1)
-between = angle.cos() * first + angle.sin() * second  # (8, 3, 16, 16), noise again
-for step in ddim(diffusion, between, steps=50):
-    walk = step.x  # (8, 3, 16, 16)
-
-# %%
-plots.image_grid(walk, columns=8, title="From one portrait to another, by way of noise")
+mixed = angle.cos() * noise[0] + angle.sin() * noise[1]  # (8, 3, 16, 16), Gaussian noise again
+*_, last = ddim(diffusion, mixed, steps=50)
+plots.image_grid(last.x, columns=8, title="Samples from mixtures of two noises")
 
 # %% [markdown]
-# *The first and the last are the first two of the film. In between are portraits, too, and not two
-# pictures laid over each other: the model has learnt what a portrait is, and not only 4,000 of
-# them.* Why sine and cosine, and not simply a mean? Page 05 knows.
+# *From left to right: less of the first noise, more of the second.*
 #
+# <details><summary>Answer</summary>
+#
+# Portraits, each a little different from the one before. The model does not blend pixels. Nearby
+# noise gives similar samples, and a mixture of noise gives a sample of its own.
+# </details>
+
+# %% [markdown]
 # ## Is it new?
 #
-# A model that had learnt its 4,000 portraits by heart would also draw beautiful pictures. So look
-# for the nearest of the 4,000 to each of ours.
+# A model may have **memorized** its training images: then its samples look perfect, and are copies.
+# Large models do so with some of their images (Carlini et al. 2023, arXiv 2301.13188). So look for
+# the **nearest neighbor** of each sample, the training image with the smallest distance to it. The
+# distance is the root of the summed squared differences of all pixels.
 
 # %%
-pixels = load_images("faces", image_size=16)  # (4000, 3, 16, 16), bytes
-known = to_images(pixels)  # (4000, 3, 16, 16), -1 to 1
+known = to_images(load_images("faces", image_size=16))  # (4000, 3, 16, 16), -1 to 1
 distance = torch.cdist(portraits.flatten(1), known.flatten(1))  # (32, 4000)
 nearest = distance.argmin(dim=1)  # (32,)
 
+# %% [markdown]
+# Ten samples, and below each its nearest neighbor:
+
 # %%
 pairs = torch.cat([portraits[:10], known[nearest[:10]]])  # (20, 3, 16, 16)
-plots.image_grid(
-    pairs, columns=10, title="Above: drawn. Below: the nearest of 4,000 that it learnt from"
-)
+plots.image_grid(pairs, columns=10, title="Above: samples. Below: nearest training images")
 
 # %% [markdown]
-# *Relatives, not copies: each pair differs in hair, hat, mouth or colours.* Is the distance large
-# or small, though? Portraits that the model has never seen would tell. We have none
-# left, but we can ask how far each of the 4,000 is from its own nearest neighbour:
+# *Similar, but not copies: each pair differs in hair, hat, mouth or colors.* Is the distance small,
+# though? A number needs another one to compare with.
+#
+# **Predict.** How far is a training image from *its* nearest neighbor among the other 3,999: much
+# nearer than a sample, about as near, or much farther? What would you expect of a model that copies?
 
 # %%
-among_known = torch.cdist(known[:1000].flatten(1), known.flatten(1))  # (1000, 4000)
-among_known[torch.arange(1000), torch.arange(1000)] = torch.inf  # not itself
-ours, theirs = distance.min(1).values.median(), among_known.min(1).values.median()
-print(
-    "as far from the known portraits as these are from each other, within a third:",
-    bool(2 / 3 < ours / theirs < 4 / 3),
-)
+to_others = torch.cdist(known[:1000].flatten(1), known.flatten(1))  # (1000, 4000)
+to_others[torch.arange(1000), torch.arange(1000)] = torch.inf  # not itself
+for name, found in (("a sample", distance), ("a training image", to_others)):
+    print(f"from {name} to the nearest other: {found.min(dim=1).values.median():.1f} (median)")
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# About as far. The samples are as far from the training images as these are from each other. Copies
+# would be at distance 0, or close to it. Page 06 makes a fair test of this.
+# </details>
 
 # %% [markdown]
 # ## What is a diffusion model?
 #
-# Two processes over the same thousand timesteps. One is trivial, the other is the inverse of it.
+# A **diffusion model** consists of two processes over the same thousand timesteps.
+
+# %%
+drawings.two_processes()
+
+# %% [markdown]
+# *The **forward process** adds noise. It is fixed, and needs no training. The **reverse process**
+# removes noise step by step; its prediction is learned.* The reverse process does not restore the
+# image that was noised. It draws *some* image, with the same probabilities as the training set.
+#
+# The forward process is one line. The next cell adds noise to one portrait, five amounts of it, and
+# lets the network predict the clean image from each.
 
 # %%
 t = torch.tensor([0, 200, 400, 600, 999])  # (5,)
-stack = known[:1].expand(5, -1, -1, -1)  # (5, 3, 16, 16)
-noisy = diffusion.schedule.add_noise(stack, t, noise[:1].cpu().expand_as(stack))  # (5, 3, 16, 16)
-plots.image_strip(noisy, [f"t = {i}" for i in t.tolist()], title="Forward: add noise. Anyone can.")
-
-# %%
-seen = diffusion.denoise(noisy.to(device), t.to(device), clip="static").x0  # (5, 3, 16, 16)
-plots.image_strip(
-    seen.detach(),
-    [f"from t = {i}" for i in t.tolist()],
-    title="Backward: guess what is underneath. This is learnt.",
-)
+clean = known[:1].expand(5, -1, -1, -1)  # (5, 3, 16, 16)
+noisy = diffusion.schedule.add_noise(clean, t, noise[:1].cpu().expand_as(clean))
+predicted = diffusion.denoise(noisy.to(device), t.to(device), clip="static").x0.detach()
 
 # %% [markdown]
-# *Each picture below is the model's answer to the one above it. At t = 200 it is nearly right. At t
-# = 999 nothing can be known, and the best answer is the average of all portraits.* This guess is
-# all that a diffusion model learns. The rest of the course is how to make it well, and what to do
-# with it.
+# **Predict.** At which of the five timesteps is the prediction no longer this portrait?
+
+# %%
+labels = [f"t = {i}" for i in t.tolist()]
+plots.image_rows({"noisy image": noisy, "prediction": predicted}, labels)
+
+# %% [markdown]
+# *Above: one portrait with five amounts of noise. Below: the clean image, predicted from the one
+# above it.*
+#
+# <details><summary>Answer</summary>
+#
+# At t = 999. There the input carries almost no information, and the best prediction is close to the
+# average of all portraits. At t = 600 a person would find no portrait in the noise, and the network
+# still does; the details it draws are blurred or its own.
+# </details>
+
+# %% [markdown]
+# This prediction is all that a diffusion model learns. The rest of the course is how to make it well,
+# and what to do with it.
+#
+# The two processes are from Sohl-Dickstein et al. (2015, arXiv 1503.03585). Ho et al. (2020, arXiv
+# 2006.11239) trained them with a one-line loss and a U-Net, and drew photographs of high quality;
+# Song and Ermon (2019, arXiv 1907.05600) had come to nearly the same method from another side. Today
+# most models that draw images from text are diffusion models, or their close relatives, **flow
+# matching** models (Lipman et al. 2022, arXiv 2210.02747). Most of them work on compressed images
+# instead of pixels (Rombach et al. 2022, arXiv 2112.10752).
 #
 # ## The map
+
+# %%
+drawings.course_map()
+
+# %% [markdown]
+# *The main road is the upper row, from left to right. A side page goes deeper into the page above
+# it.*
 #
 # | page | you will | two CPU cores |
 # |---|---|---|
-# | **00 start here** | draw portraits with a model that comes with the course | 10 s |
-# | **01 forward process** | drown pictures in noise, jump to any step, undo a step | 10 s |
+# | **00 start here** | draw portraits with a model that comes with the course | 15 s |
+# | **01 forward process** | add noise to images, jump to any timestep, undo a step | 10 s |
 # | **02 schedules** | choose how fast the noise grows, and play with it in the explorer | 15 s |
-# | **03 U-Net** | build the network piece by piece, and check it by overfitting one batch | 40 s |
-# | **04 training** | derive the loss, train on portraits, and tell a healthy run from a sick one | 3 min 20 s |
-# | **05 sampling** | build ddpm and ddim, paint from a sketch, fill in what is missing | 1 min |
+# | 02b ends of a schedule | fix the first and the last timestep | 10 s |
+# | **03 U-Net** | build the network, and find its bugs | 40 s |
+# | **04 training** | write the loss and the loop, train on portraits, tell a healthy run from a sick one | 3 min |
+# | 04b where the loss comes from | derive the loss from the likelihood | 1 min |
+# | **05 sampling** | build DDPM and DDIM | 1 min |
+# | 05b editing images | draw from a sketch, fill in what is missing | 1 min |
+# | **06 is it any good?** | measure samples, and catch a model that copies | 1 min |
+# | 06b ablations | compare samplers, and take choices back one by one | 1 min |
+# | **08 full runs** | lose the machine and resume; know the cost of a run | 2 min |
 #
-# Times are of `python notebooks/build.py run` on two CPU cores; on a GPU none was measured yet.
-# Read the pages in this order: each begins where the last one ended. A page builds a thing in a few
-# lines, looks at it, and then meets the same thing in the package `diffusion_lib`, whose files read
-# like the papers. Then train on images of your own: the README says how.
+# Times are of `python notebooks/build.py run` on two CPU cores. A page builds a thing in a few lines,
+# looks at it, and then meets the same thing in the package `diffusion_lib`, whose files read like the
+# papers. [The glossary](glossary.md) names each term, its symbol, and the page that explains it. Then
+# train on images of your own: the README says how.
 #
 # ## Exercises
 #
@@ -238,30 +298,58 @@ plots.image_strip(
 # says: it knows the usual mistakes, and tells you which one you made. A solution is folded away
 # below each; click on the three dots to see it.
 #
-# **1. Back to bytes.** A picture on a screen has bytes, 0 to 255. The model's numbers go from -1 to
-# 1, and now and then a little beyond. Turn the one into the other.
+# **1. How different?** Write the **root mean square difference** (RMSE) of two batches of images, one
+# number for each pair. You will use it to measure what changes when you change the number of steps,
+# or the seed.
 
 
 # %%
-def to_bytes(images):
-    """Floats (N, C, H, W), -1 is black and 1 is white -> uint8 of the same shape"""
+def difference(a, b):
+    """a, b: (N, C, H, W) -> (N,), the root of the mean squared difference of each pair"""
     raise NotImplementedError
 
 
-exercises.check_to_bytes(to_bytes)
+exercises.check_difference(difference)
 
 
 # %% jupyter={"source_hidden": true}
 # Solution 1
-def to_bytes_solution(images):
-    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+def difference_solution(a, b):
+    return (a - b).square().flatten(1).mean(dim=1).sqrt()
 
 
-exercises.check_to_bytes(to_bytes_solution)
+exercises.check_difference(difference_solution)
 
 # %% [markdown]
-# **2. The nearest.** Write the search for a copy: which of many images is nearest to a given one,
-# by the sum of the squared differences of all pixels?
+# **Predict.** 16 portraits are drawn with 50 steps and seed 0. Then one thing is changed: 25 steps, 5
+# steps, or seed 1. Sort the three by how much the portraits change. Which of them are still the same
+# people?
+
+# %%
+usual = sample(diffusion, 16, "ddim", steps=50, seed=0)  # (16, 3, 16, 16)
+changes = {"25 steps": (25, 0), "5 steps": (5, 0), "seed 1": (50, 1)}
+rows = {"50 steps, seed 0": usual[:8]}
+for name, (count, seed) in changes.items():
+    changed = sample(diffusion, 16, "ddim", steps=count, seed=seed)
+    rows[name] = changed[:8]
+    print(f"{name:<9} RMSE {difference_solution(usual, changed).median():.2f}")
+
+# %%
+plots.image_rows(rows)
+
+# %% [markdown]
+# *Eight of the sixteen. In a column all start from the same noise, except those of the last row.*
+#
+# <details><summary>Answer</summary>
+#
+# 25 steps change almost nothing, 5 steps a little, and another seed everything. The noise determines
+# the sample, and the steps only how exactly the path from it is followed. Page 05 shows why, and how
+# few steps are enough.
+# </details>
+
+# %% [markdown]
+# **2. The nearest.** Write the search for a copy: which of many images is nearest to a given one, by
+# the sum of the squared differences of all pixels?
 
 
 # %%
@@ -281,38 +369,13 @@ def nearest_to_solution(sample, images):
 
 
 exercises.check_nearest(nearest_to_solution)
-assert nearest_to_solution(portraits[0], known) == nearest[0]
-
-# %% [markdown]
-# ## Questions
-#
-# <details><summary>Why does the model need fifty steps? It guesses the finished picture at each
-# one.</summary>
-#
-# Look at the lower row of the strip: its first guesses are averages of all that the noise might
-# still become, and an average of portraits is a blur. Each small step settles a little, so that the
-# next guess has less left to average over.
-# </details>
-#
-# <details><summary>Is a portrait hidden in the noise, so that the model only has to find it?</summary>
-#
-# No. The noise was drawn without any portrait, and the model sees in it what it has learnt to see,
-# as you see faces in clouds. But the same noise always leads to the same portrait.
-# </details>
-#
-# <details><summary>A friend shows you samples that look wonderful. What do you ask first?</summary>
-#
-# "How near are they to your training images?" A model that copies looks best of all.
-# </details>
 
 # %% [markdown]
 # ## What you now know
 #
-# - A diffusion model turns noise into pictures, in many small steps.
-# - At each step it guesses the finished picture (or the noise, which comes to the same), and a little
-#   of the noise is removed.
-# - With `ddim` the noise alone decides on the picture, and noises near each other give pictures that
-#   are alike.
-# - Before you admire a sample, look for its nearest neighbour among the training images.
+# - A diffusion model turns Gaussian noise into images, in many small steps.
+# - At each step the network predicts the clean image, and a little of the noise is removed.
+# - With DDIM the noise alone determines the sample, and nearby noise gives similar samples.
+# - Before you trust a sample, look for its nearest neighbor among the training images.
 #
-# **Next:** 01 takes pictures apart. It needs no network at all.
+# **Next:** 01, the forward process. It needs no network at all.

@@ -1,7 +1,5 @@
 """Page 08."""
 
-import torch
-
 
 def _seconds(images, operations, speed, share, passes=3):
     return images * operations * passes / speed / share
@@ -11,10 +9,16 @@ def _at_a_time(fixed, each, memory):
     return int((memory - fixed) / each)
 
 
+def _state(model, average, optimizer, step):
+    parts = {"model": model, "average": average, "optimizer": optimizer}
+    state = {name: part.state_dict() for name, part in parts.items() if part is not None}
+    return state if step is None else {**state, "step": step}
+
+
 WRONG = {
     "check_epochs_in": [
         (lambda h, n, f, s, p: int(h * 3600 / _seconds(n, f, s, p, 1)), "the forward pass only"),
-        (lambda h, n, f, s, p: int(h * 3600 / _seconds(n, f, s, p, 2)), "is twice as dear"),
+        (lambda h, n, f, s, p: int(h * 3600 / _seconds(n, f, s, p, 2)), "costs twice as much"),
         (lambda h, n, f, s, p: int(h * 3600 / _seconds(n, f, s, 1)), "full speed"),
         (lambda h, n, f, s, p: int(h * 3600 / _seconds(n, f, s, 1 / p)), "fewer epochs"),
         (lambda h, n, f, s, p: int(h * 60 / _seconds(n, f, s, p)), "you took minutes"),
@@ -32,14 +36,18 @@ WRONG = {
         (lambda b, w, a, m: int(-(-(b * a) // (m - w))), "images cannot be cut"),
         (lambda b, w, a, m: b, "for the first case"),
     ],
-    "check_gradient_of_the_batch": [
-        (lambda g, n: sum(g) / len(g), "would count as much as three"),
-        (lambda g, n: sum(g), "the sum of the means"),
-        (lambda g, n: n.float() @ g, "the sum over all images"),
-        (lambda g, n: n.float() @ g / len(n), "divided by the number of processes"),
-        (lambda g, n: torch.softmax(-n.float().log(), 0) @ g, "smallest share"),
-        (lambda g, n: g.mean(), "shape is ()"),
-        (lambda g, n: n @ g, "RuntimeError"),
+    "check_checkpoint": [
+        (lambda m, a, o, s: _state(m, a, None, s), "the optimizer starts anew"),
+        (lambda m, a, o, s: _state(m, None, o, s), "the average starts from new weights"),
+        (lambda m, a, o, s: _state(None, a, o, s), "the model itself is missing"),
+        (lambda m, a, o, s: _state(m, m, o, s), "the average forgets its past"),
+        (lambda m, a, o, s: _state(a, a, o, s), "weights that lag behind"),
+        (lambda m, a, o, s: _state(m, a, o, None), "repeats its first batches"),
+        (lambda m, a, o, s: _state(m, a, None, None), "enough for samples"),
+        (lambda m, a, o, s: _state(m, None, None, None), "what else changes"),
+        (lambda m, a, o, s: {}, "nothing is saved"),
+        (lambda m, a, o, s: print(s), "returns None"),
+        (lambda m, a, o, s: m.weight, "return a dict, not Parameter"),
     ],
 }
 
@@ -48,5 +56,5 @@ RIGHT = {
     "check_parts_that_fit": lambda b, w, a, m: next(
         parts for parts in range(1, b + 1) if w + -(-b // parts) * a <= m
     ),
-    "check_gradient_of_the_batch": lambda g, n: (n / n.sum()) @ g,
+    "check_checkpoint": _state,
 }

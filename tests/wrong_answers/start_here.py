@@ -3,24 +3,19 @@
 import torch
 
 WRONG = {
-    "check_to_bytes": [
+    "check_difference": [
+        (lambda a, b: (a - b).pow(2).mean((1, 2, 3)), "mean squared difference"),
+        (lambda a, b: (a - b).abs().mean((1, 2, 3)), "absolute differences"),
+        (lambda a, b: (a - b).mean((1, 2, 3)), "before the mean"),
+        (lambda a, b: (a - b).mean((1, 2, 3)).pow(2).sqrt(), "after the mean"),
+        (lambda a, b: (a - b).flatten(1).norm(dim=1), "grows with the number of pixels"),
         (
-            lambda x: torch.from_numpy(((x + 1) * 127.5).round().numpy().astype("i8") % 256).byte(),
-            "wrap around",
+            lambda a, b: (a.pow(2).mean((1, 2, 3)) - b.pow(2).mean((1, 2, 3))).abs().sqrt(),
+            "subtract the images first",
         ),
-        (lambda x: (x.clamp(-1, 1) * 127.5 + 127.5).to(torch.uint8), "cuts the fraction off"),
-        (lambda x: (x.clamp(0, 1) * 255).round().to(torch.uint8), "darker than middle grey"),
-        (
-            lambda x: (x.clamp(-1, 1) * 127.5 + 127.5).round(),
-            "torch.float32, but should be torch.uint8",
-        ),
-        (lambda x: (x.clamp(0, 1) * 127.5).round().to(torch.uint8), "add 1 before"),
-        (
-            lambda x: (x.clamp(-1, 1) * 128 + 128).clamp(0, 255).round().to(torch.uint8),
-            "scale by 127.5",
-        ),
-        (lambda x: x[0].to(torch.uint8), "The shape is"),
-        (lambda x: torch.zeros_like(x).to(torch.uint8), "for the first case"),
+        (lambda a, b: (a - b).pow(2).mean().sqrt(), "The shape is ()"),
+        (lambda a, b: (a - b).pow(2).mean(1).sqrt(), "The shape is (4, 5, 5)"),
+        (lambda a, b: torch.zeros(len(a)), "for the first case"),
     ],
     "check_nearest": [
         (lambda s, x: int((x - s).pow(2).mean((1, 2, 3)).argmax()), "farthest away"),
@@ -34,6 +29,6 @@ WRONG = {
 }
 
 RIGHT = {
-    "check_to_bytes": lambda x: ((x + 1) / 2 * 255).round().clamp(0, 255).byte(),
+    "check_difference": lambda a, b: (a - b).flatten(1).norm(dim=1) / a[0].numel() ** 0.5,
     "check_nearest": lambda s, x: torch.cdist(x.flatten(1), s.flatten()[None]).argmin().item(),
 }
