@@ -7,16 +7,19 @@ from diffusion_lib.exercises.forward_process import (
     check_recover_x0,
 )
 from diffusion_lib.exercises.full_runs import (
+    check_checkpoint,
     check_epochs_in,
-    check_gradient_of_the_batch,
     check_parts_that_fit,
 )
 from diffusion_lib.exercises.metrics import (
-    check_covariance_term,
     check_nearest_other,
+    check_paired_difference,
+    check_sign_flip,
     check_unbiased_distance,
 )
 from diffusion_lib.exercises.sampling import (
+    check_ddim_step,
+    check_dynamic_clip,
     check_leap,
     check_paste_known,
     check_redraw,
@@ -28,7 +31,7 @@ from diffusion_lib.exercises.schedules import (
     check_shift,
     check_zero_terminal_snr,
 )
-from diffusion_lib.exercises.start_here import check_nearest, check_to_bytes
+from diffusion_lib.exercises.start_here import check_difference, check_nearest
 from diffusion_lib.exercises.training import (
     check_ema_update,
     check_mean_from_score,
@@ -37,33 +40,28 @@ from diffusion_lib.exercises.training import (
     check_simple_loss,
 )
 from diffusion_lib.exercises.training_loop import check_training_loop
-from diffusion_lib.exercises.unet import (
-    check_attend_rows,
-    check_channels_read,
-    check_later,
-    check_receptive_field,
-    check_space_to_depth,
-)
+from diffusion_lib.exercises.unet import check_attend, check_receptive_field, check_way_up
 
 __all__ = [
     "check_add_noise",
-    "check_attend_rows",
+    "check_attend",
     "check_betas",
-    "check_channels_read",
-    "check_covariance_term",
+    "check_checkpoint",
     "check_crossing",
+    "check_ddim_step",
+    "check_difference",
+    "check_dynamic_clip",
     "check_ema_update",
     "check_epochs_in",
     "check_fewest_steps",
-    "check_gradient_of_the_batch",
     "check_jump_on",
-    "check_later",
     "check_leap",
     "check_mean_from_score",
     "check_nearest",
     "check_nearest_other",
     "check_noise_from_v",
     "check_parts_that_fit",
+    "check_paired_difference",
     "check_paste_known",
     "check_picture_weight",
     "check_receptive_field",
@@ -71,10 +69,10 @@ __all__ = [
     "check_redraw",
     "check_shift",
     "check_simple_loss",
+    "check_sign_flip",
     "check_slerp",
-    "check_space_to_depth",
-    "check_to_bytes",
     "check_training_loop",
     "check_unbiased_distance",
+    "check_way_up",
     "check_zero_terminal_snr",
 ]

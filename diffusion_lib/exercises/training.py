@@ -1,4 +1,4 @@
-"""Exercises of page 04: training."""
+"""Exercises of pages 04 and 04b: training, and where the loss comes from."""
 
 from collections.abc import Callable
 
@@ -40,25 +40,23 @@ _simple_loss = Exercise(
             lambda network, x0, t, noise, bars: (
                 (network(_without_roots(x0, t, noise, bars), t) - noise).square().mean()
             ),
-            "alpha_bar and 1 - alpha_bar are variances; the factors of picture and noise are "
+            "alpha_bar and 1 - alpha_bar are variances; the coefficients of image and noise are "
             "their roots.",
         ),
         (
             lambda network, x0, t, noise, bars: (network(x0, t) - noise).square().mean(),
-            "you showed the network the clean picture, in which there is no noise to find: it "
+            "you showed the network the clean image, in which there is no noise to find: it "
             "has to see x_t.",
         ),
         (
             lambda network, x0, t, noise, bars: (network(x0 + noise, t) - noise).square().mean(),
-            "you added the noise at full strength whatever t is; mix picture and noise as in "
-            "eq. 4.",
+            "you added the noise at full strength whatever t is; mix image and noise as in eq. 4.",
         ),
         (
             lambda network, x0, t, noise, bars: (
                 (network(_noised(x0, t, noise, bars), t) - x0).square().mean()
             ),
-            "you compared the answer with the picture; in eq. 14 the network is asked for the "
-            "noise.",
+            "you compared the output with the image; in eq. 14 the network is asked for the noise.",
         ),
         (
             lambda network, x0, t, noise, bars: (
@@ -68,7 +66,7 @@ _simple_loss = Exercise(
         ),
         (
             lambda *args: _error(*args).square().sum(),
-            "that is the sum over all pixels, which grows with the batch and the picture; return "
+            "that is the sum over all pixels, which grows with the batch and the image; return "
             "the mean.",
         ),
         (
@@ -94,20 +92,20 @@ _noise_from_v = Exercise(
     mistakes=[
         (
             lambda x_t, v, a: a**0.5 * x_t - (1 - a) ** 0.5 * v,
-            "that is x_0. Multiply the two equations by the other factors, and add.",
+            "that is x_0. Multiply the two equations by the other coefficients, and add.",
         ),
         (
             lambda x_t, v, a: a**0.5 * x_t + (1 - a) ** 0.5 * v,
-            "the two factors are swapped: where alpha_bar is 1, there is no noise in x_t, and v is "
-            "all noise.",
+            "the two coefficients are swapped: where alpha_bar is 1, there is no noise in x_t, "
+            "and v is all noise.",
         ),
         (
             lambda x_t, v, a: (1 - a) ** 0.5 * x_t - a**0.5 * v,
-            "the sign of v is wrong: noise has a plus in v, the picture a minus.",
+            "the sign of v is wrong: noise has a plus in v, the image a minus.",
         ),
         (
             lambda x_t, v, a: (1 - a) * x_t + a * v,
-            "the factors want roots: alpha_bar and 1 - alpha_bar are variances.",
+            "the coefficients want roots: alpha_bar and 1 - alpha_bar are variances.",
         ),
         (
             lambda x_t, v, a: v,
@@ -115,8 +113,8 @@ _noise_from_v = Exercise(
         ),
         (
             lambda x_t, v, a: v / a**0.5,
-            "you solved v = sqrt(alpha_bar) noise, without the picture in v; use x_t to get rid of "
-            "the picture.",
+            "you solved v = sqrt(alpha_bar) noise, without the image in v; use x_t to get rid of "
+            "the image.",
         ),
     ],
     cases=[(_x, _noise, a) for a in (0.9, 0.5, 0.1)],
@@ -124,7 +122,7 @@ _noise_from_v = Exercise(
 
 
 def _decay(step: int, ema: float) -> float:
-    return min(ema, (1 + step) / (10 + step))
+    return min(ema, (1 + step) / (10 + step)) if step else 0.0
 
 
 def _mix(average: Tensor, current: Tensor, decay: float) -> Tensor:
@@ -136,23 +134,32 @@ _ema_update = Exercise(
     mistakes=[
         (
             lambda average, current, step, ema: _mix(average, current, ema),
-            "there is no warm-up: the decay is ema from the first step on, so the average would "
-            "remember its random start for a long time.",
+            "there is no warm-up: the decay is ema from the first step on, so the random weights "
+            "of the start stay in the average for a long time.",
         ),
         (
-            lambda average, current, step, ema: _mix(average, current, (1 + step) / (10 + step)),
+            lambda average, current, step, ema: _mix(
+                average, current, min(ema, (1 + step) / (10 + step))
+            ),
+            "at step 0 the average must be a copy of the weights: the decay is 0 there, and the "
+            "formula gives 0.1.",
+        ),
+        (
+            lambda average, current, step, ema: _mix(
+                average, current, (1 + step) / (10 + step) if step else 0.0
+            ),
             "the decay grows towards 1 without end: it must stop at ema.",
         ),
         (
             lambda average, current, step, ema: _mix(
-                average, current, max(ema, (1 + step) / (10 + step))
+                average, current, max(ema, (1 + step) / (10 + step)) if step else 0.0
             ),
-            "you took the larger of the two decays; early on the smaller one must win.",
+            "you took the larger of the two decays; early on the smaller one must hold.",
         ),
         (
             lambda average, current, step, ema: _mix(current, average, _decay(step, ema)),
-            "the roles are swapped: the average keeps the large share, and the new weights bring "
-            "the small one.",
+            "the roles are swapped: the old average has the large share, the new weights have the "
+            "small one.",
         ),
         (
             lambda average, current, step, ema: (average + current) / 2,
@@ -166,12 +173,42 @@ _ema_update = Exercise(
     cases=[(_x[0], _noise[0], step, 0.999) for step in (0, 30, 50_000)],
 )
 
+_mean_from_score = Exercise(
+    answer=lambda x_t, score, alpha: (x_t + (1 - alpha) * score) / alpha**0.5,
+    mistakes=[
+        (
+            lambda x_t, score, alpha: (x_t - (1 - alpha) * score) / alpha**0.5,
+            "the sign is wrong: the score points to where the density is higher, so the step adds "
+            "it.",
+        ),
+        (
+            lambda x_t, score, alpha: x_t + (1 - alpha) * score,
+            "you left out the division by sqrt(alpha_t), which undoes the shrinking of the forward "
+            "step.",
+        ),
+        (
+            lambda x_t, score, alpha: (x_t + (1 - alpha) * score) / alpha,
+            "you divided by alpha_t, which is a variance: take its root.",
+        ),
+        (
+            lambda x_t, score, alpha: (x_t + (1 - alpha) ** 0.5 * score) / alpha**0.5,
+            "you multiplied the score by the root of beta_t: put epsilon = -sqrt(1 - alpha_bar) "
+            "score into eq. 10, and the roots of 1 - alpha_bar cancel.",
+        ),
+        (
+            lambda x_t, score, alpha: (x_t + alpha * score) / alpha**0.5,
+            "you multiplied the score by alpha_t; in eq. 10 it is beta_t = 1 - alpha_t.",
+        ),
+    ],
+    cases=[(_x, _noise, alpha) for alpha in (0.99, 0.9, 0.5)],
+)
+
 _picture_weight = Exercise(
     answer=lambda a: a / (1 - a),
     mistakes=[
         (
             lambda a: (1 - a) / a,
-            "it is upside down: where little noise was added, a small error of the picture is a "
+            "it is upside down: where little noise was added, a small error of the image is a "
             "large error of the noise.",
         ),
         (
@@ -180,7 +217,7 @@ _picture_weight = Exercise(
         ),
         (
             lambda a: ((1 - a) / a).sqrt(),
-            "that turns an error of the noise into one of the picture, and is not squared: turn it "
+            "that turns an error of the noise into one of the image, and is not squared: turn it "
             "around, and square it.",
         ),
         (
@@ -189,12 +226,12 @@ _picture_weight = Exercise(
         ),
         (
             lambda a: 1 / a,
-            "you divided by the picture's factor; solve eq. 4 for the noise instead, and see what "
-            "stands before x_0.",
+            "you divided by the image's coefficient; solve eq. 4 for the noise instead, and see "
+            "what stands before x_0.",
         ),
         (
             lambda a: a,
-            "you left out that the noise is divided by its own factor, sqrt(1 - alpha_bar).",
+            "you left out that the noise is divided by its own coefficient, sqrt(1 - alpha_bar).",
         ),
     ],
     cases=[(_alpha_bars,), (NoiseSchedule("cosine", 37).alpha_bars,)],
@@ -215,6 +252,11 @@ def check_ema_update(function: Callable[[Tensor, Tensor, int, float], Tensor]) -
     """ema_update(average, current, step, ema) -> the average after a step, shape of both."""
     # On copies, so that an answer may work in place.
     print(_ema_update.judge(lambda average, *others: function(average.clone(), *others)))
+
+
+def check_mean_from_score(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
+    """mean_from_score(x_t, score, alpha) -> the mean of the reverse step, shape of x_t."""
+    print(_mean_from_score.judge(function))
 
 
 def check_picture_weight(function: Callable[[Tensor], Tensor]) -> None:
