@@ -1,7 +1,7 @@
 """The layers that networks are built from (page 03 builds each of them).
 
-Sources: Vaswani et al. 2017 (arXiv 1706.03762) for the embedding and the attention; Wu & He 2018
-(arXiv 1803.08494) for group normalisation.
+Sources: Vaswani et al. 2017 (arXiv 1706.03762) for the attention and the idea of the embedding, in
+the form of the code of Ho et al. 2020; Wu & He 2018 (arXiv 1803.08494) for group normalization.
 """
 
 import math
@@ -15,9 +15,11 @@ from torch.utils.checkpoint import checkpoint
 
 
 def sinusoidal_embedding(t: Tensor, size: int) -> Tensor:
-    """Timesteps as sines and cosines of many wavelengths (Vaswani et al. 2017, section 3.5).
+    """Timesteps as sines and cosines of many frequencies, as in the code of Ho et al. 2020.
 
         omega_k = 10000^(-k / (size/2 - 1)),  embedding = [sin(t omega_k) ..., cos(t omega_k) ...]
+
+    Vaswani et al. 2017 (section 3.5) use 10000^(-2i/size), and let sines and cosines alternate.
 
     (N,) -> (N, size), float32 in [-1, 1]; `size` is even and at least 4.
     """
@@ -29,14 +31,14 @@ def sinusoidal_embedding(t: Tensor, size: int) -> Tensor:
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
-    """The layer with all weights set to 0, so that a residual branch starts as "no change"."""
+    """The layer with all weights set to 0, so that a residual block starts as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
 
 
 def group_norm(channels: int) -> "GroupNorm":
-    """Normalisation over groups of 8 channels."""
+    """Normalization over groups of 8 channels."""
     return GroupNorm(channels // 8, channels)
 
 
@@ -86,7 +88,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 class Upsample(nn.Upsample):
-    """nn.Upsample by 2, to the nearest pixel; compiled, its gradient is a sum, not a scattering."""
+    """nn.Upsample by 2, to the nearest pixel; compiled, its gradient is a sum, not a scatter."""
 
     def __init__(self):
         super().__init__(scale_factor=2)

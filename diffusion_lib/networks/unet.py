@@ -5,7 +5,9 @@
                                           └ ... middle ... ┘
 
 Sources: Ronneberger et al. 2015 (arXiv 1505.04597) for the U; Ho et al. 2020 (arXiv 2006.11239),
-appendix B, for residual blocks that are given the time, and attention at low resolutions.
+appendix B, for residual blocks that are given the time, and attention at low resolutions. Simpler
+than theirs: they have a further block a level on the way up, skips from the stem and the
+downsamplers, too, and dropout.
 """
 
 import math
@@ -142,7 +144,7 @@ class UNet(nn.Module):
         self.middle1 = Block(above, above, time_size, True)
         self.middle2 = Block(above, above, time_size, False)
 
-        # Up the right side: each block also reads the skip of its mirror image on the left.
+        # Up the right side: each block also reads the skip of its counterpart on the left.
         below = above
         for level, here in reversed(list(enumerate(widths))):
             self.up.append(make_blocks([below + here] + [here + here] * (blocks - 1), level))
@@ -179,7 +181,7 @@ class UNet(nn.Module):
     def for_images(
         cls, image_size: int, channels: int = 3, width: int = 64, patch: int = 0, blocks: int = 2
     ) -> "UNet":
-        """A network of sensible proportions for square images of this size.
+        """A network with sizes that suit square images of this size.
 
         By default (`patch=0`) the stem folds pixels until the largest feature map is at most 64
         wide. Levels halve it down to 4 to 8 pixels. Attention works at 16 pixels and below, but
