@@ -1,6 +1,7 @@
-"""Exercises of page 06: is it any good?"""
+"""Exercises of page 06: is it any good? And of page 06b: ablations."""
 
 from collections.abc import Callable
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -11,7 +12,6 @@ _random = torch.Generator().manual_seed(6)
 _mixing = torch.randn(4, 4, generator=_random, dtype=torch.float64)
 _a = torch.randn(9, 4, generator=_random, dtype=torch.float64) @ _mixing
 _b = 0.7 * torch.randn(12, 4, generator=_random, dtype=torch.float64) + 0.5
-_c = _a.flip(1) + 0.3
 _images = torch.randn(7, 3, 4, 4, generator=_random, dtype=torch.float64)
 
 
@@ -77,8 +77,8 @@ _kernel_distance = Exercise(
         ),
         (
             lambda x, y, kernel: -_mmd(x, y, kernel),
-            "the sign is upside down: likeness within the sets counts for the distance, likeness "
-            "across against it.",
+            "the sign is upside down: similarity within the sets adds to the distance, similarity "
+            "across reduces it.",
         ),
         (
             lambda x, y, kernel: _pairs(kernel(x, x)) + _pairs(kernel(y, y)),
@@ -88,70 +88,6 @@ _kernel_distance = Exercise(
     # Two that are of one kind come out below 0, where roots and signs show.
     cases=[(_a, _b, _gaussian), (_a[:5], _a[4:], _gaussian), (_b[:6], _b[6:], _gaussian)],
     if_nan="some of it is nan: the estimate can be below 0, so take no root of it.",
-)
-
-
-def _roots(product: Tensor) -> Tensor:
-    """The trace of the root of a product of two covariances."""
-    return torch.linalg.eigvals(product).real.clamp(min=0).sqrt().sum()
-
-
-def _covariance_term(cov: Callable = lambda x: torch.cov(x.T), root=_roots, twice=2.0) -> Callable:
-    def term(a: Tensor, b: Tensor) -> Tensor:
-        in_a, in_b = cov(a), cov(b)
-        return in_a.trace() + in_b.trace() - twice * root(in_a @ in_b)
-
-    return term
-
-
-_frechet_covariance = Exercise(
-    answer=_covariance_term(),
-    mistakes=[
-        (
-            _covariance_term(root=torch.trace),
-            "the root is missing: you took off the trace of the product itself.",
-        ),
-        (
-            _covariance_term(twice=1.0),
-            "the root counts twice: as in (s - r)^2 = s^2 + r^2 - 2 s r.",
-        ),
-        (
-            lambda a, b: (a.std(0) - b.std(0)).square().sum(),
-            "you compared only the standard deviation of each number; the covariance also knows "
-            "which numbers rise and fall together.",
-        ),
-        (
-            _covariance_term(root=lambda product: product.clamp(min=0).sqrt().trace()),
-            "you took the root of each entry; the root of a matrix is the matrix whose product "
-            "with itself it is, and its trace is the sum of the roots of the eigenvalues.",
-        ),
-        (
-            _covariance_term(cov=lambda x: torch.cov(x.T, correction=0)),
-            "you divided by N; the unbiased covariance divides by N - 1, as torch.cov does.",
-        ),
-        (
-            lambda a, b: _covariance_term()(a, b) + (a.mean(0) - b.mean(0)).square().sum(),
-            "that is the whole Frechet distance; asked for is the part without the means.",
-        ),
-        (
-            _covariance_term(root=lambda product: _roots(product).square()),
-            "you took the root of the eigenvalues' sum, or squared it again: first the root of "
-            "each, then the sum.",
-        ),
-        (
-            _covariance_term(cov=lambda x: x.T @ x / (len(x) - 1)),
-            "you forgot to take the means off: a covariance is about differences from the mean.",
-        ),
-        (
-            lambda a, b: (torch.cov(a.T) - torch.cov(b.T)).trace(),
-            "that is the difference of two traces, which is below 0 where b is wider than a.",
-        ),
-    ],
-    cases=[(_a, _b), (_c, _a), (_b, _c)],
-    if_nan=(
-        "some of it is nan or complex: the product of two covariances has eigenvalues of 0 and "
-        "more, but rounding can lead below; take `.real` and clamp before the root."
-    ),
 )
 
 
@@ -217,6 +153,117 @@ _nearest_other = Exercise(
 )
 
 
+def _mean_and_error(numbers: Tensor) -> Tensor:
+    return torch.stack([numbers.mean(), numbers.std() / len(numbers) ** 0.5])
+
+
+def _unpaired(a: Tensor, b: Tensor) -> Tensor:
+    error = ((a.var() + b.var()) / len(a)).sqrt()
+    return torch.stack([a.mean() - b.mean(), error])
+
+
+_scores = torch.tensor([1.9, 1.4, 2.2, 1.7], dtype=torch.float64)
+_shifts = torch.tensor([0.3, -0.1, 0.2, 0.4], dtype=torch.float64)
+_paired_difference = Exercise(
+    answer=lambda a, b: _mean_and_error(a - b),
+    mistakes=[
+        (
+            _unpaired,
+            "you added the variances of both; that ignores the pairs. Take the difference for each "
+            "seed first, then its standard deviation.",
+        ),
+        (
+            lambda a, b: torch.stack([(a - b).mean(), (a - b).std()]),
+            "the second number is the standard deviation of one difference; divide by the root of "
+            "their number for the standard error of the mean.",
+        ),
+        (
+            lambda a, b: torch.stack([(a - b).mean(), (a - b).std() / len(a)]),
+            "you divided by the number of seeds; divide by its root.",
+        ),
+        (
+            lambda a, b: torch.stack([(a - b).mean(), (a - b).std(correction=0) / len(a) ** 0.5]),
+            "the standard deviation must divide by N - 1, as torch.std does by itself.",
+        ),
+        (
+            lambda a, b: _mean_and_error(b - a),
+            "the sign is wrong: asked for is a - b.",
+        ),
+        (
+            lambda a, b: _mean_and_error((a - b).abs()),
+            "you took absolute differences; then two equal choices never have the difference 0.",
+        ),
+        (
+            lambda a, b: torch.stack([(a - b).mean(), (a - b).var() / len(a)]),
+            "the second number is the square of the standard error: take its root.",
+        ),
+    ],
+    cases=[(_scores + _shifts, _scores), (_scores[:3], _scores[:3].flip(0) + 0.1)],
+    expects="a tensor of two numbers, such as torch.stack([mean, error])",
+    if_nan="some of it is nan: a standard deviation needs the differences of all seeds.",
+)
+
+
+def _sign_flips(differences: Tensor) -> Tensor:
+    """The mean for each choice of signs, (2^N,)."""
+    signs = torch.tensor(list(product([1.0, -1.0], repeat=len(differences))))
+    return signs.to(differences) @ differences / len(differences)
+
+
+def _share(compare: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], float]:
+    """The share of sign choices for which compare(mean with these signs, observed mean)."""
+
+    def share(differences: Tensor) -> float:
+        return compare(_sign_flips(differences), differences.mean()).double().mean().item()
+
+    return share
+
+
+_sign_flip = Exercise(
+    answer=_share(lambda means, seen: means.abs() >= seen.abs() - 1e-9),
+    mistakes=[
+        (
+            _share(lambda means, seen: means.abs() > seen.abs() + 1e-9),
+            "you left out the means that are exactly as large as the observed one. Count them; "
+            "rounding can hide them, so subtract 1e-9 from the observed mean before comparing.",
+        ),
+        (
+            _share(lambda means, seen: means >= seen - 1e-9),
+            "you counted one side only: a large difference of either sign counts, so compare "
+            "absolute values.",
+        ),
+        (
+            _share(lambda means, seen: means <= seen + 1e-9),
+            "you counted one side only: a large difference of either sign counts, so compare "
+            "absolute values.",
+        ),
+        (
+            _share(lambda means, seen: means.abs() < seen.abs() - 1e-9),
+            "that is the share of smaller means; asked for is the share that is at least as large.",
+        ),
+        (
+            lambda differences: (differences > 0).double().mean().item(),
+            "that is the share of positive differences. Try all 2^N choices of signs.",
+        ),
+        (
+            lambda differences: (
+                (_sign_flips(differences).abs() >= differences.mean().abs() - 1e-9)
+                .double()
+                .sum()
+                .item()
+            ),
+            "you counted; divide by the number of sign choices, 2^N.",
+        ),
+    ],
+    cases=[
+        (torch.tensor([0.32, 0.4, 0.1], dtype=torch.float64),),
+        (torch.tensor([0.3, -0.2, 0.4, 0.5, 0.1], dtype=torch.float64),),
+        (torch.tensor([-0.3, -0.2, 0.15, -0.5], dtype=torch.float64),),
+    ],
+    expects="a number",
+)
+
+
 def check_unbiased_distance(
     function: Callable[[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]], Tensor],
 ) -> None:
@@ -224,11 +271,16 @@ def check_unbiased_distance(
     print(_kernel_distance.judge(function))
 
 
-def check_covariance_term(function: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """covariance_term(a, b) -> the Frechet distance without the part of the means, shape ()."""
-    print(_frechet_covariance.judge(function))
-
-
 def check_nearest_other(function: Callable[[Tensor], Tensor]) -> None:
     """nearest_other(images) -> how far each image's nearest other is, shape (N,)."""
     print(_nearest_other.judge(function))
+
+
+def check_paired_difference(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """paired_difference(a, b) -> mean of a - b over the seeds, its standard error, shape (2,)."""
+    print(_paired_difference.judge(function))
+
+
+def check_sign_flip(function: Callable[[Tensor], float]) -> None:
+    """sign_flip(differences) -> share of sign choices with a mean at least as large, a number."""
+    print(_sign_flip.judge(function))

@@ -1,4 +1,6 @@
-"""Page 06."""
+"""Pages 06 and 06b."""
+
+from itertools import product
 
 import torch
 
@@ -12,26 +14,6 @@ def _mmd(x, y, kernel):
     return _mean_of_pairs(kernel(x, x)) + _mean_of_pairs(kernel(y, y)) - 2 * kernel(x, y).mean()
 
 
-def _covariance(x, divisor=None):
-    centred = x - x.mean(0)
-    return centred.T @ centred / (divisor or len(x) - 1)
-
-
-def _matrix_root(c):
-    values, vectors = torch.linalg.eigh(c)
-    return vectors @ values.clamp(min=0).sqrt().diag() @ vectors.T
-
-
-def _root_trace(c, d):
-    r = _matrix_root(c)
-    return _matrix_root(r @ d @ r).trace()
-
-
-def _covariance_term(a, b):
-    c, d = _covariance(a), _covariance(b)
-    return c.trace() + d.trace() - 2 * _root_trace(c, d)
-
-
 def _squares(images):
     x = images.flatten(1)
     return (x[:, None, :] - x).pow(2).mean(-1)
@@ -39,6 +21,19 @@ def _squares(images):
 
 def _others(images):
     return _squares(images) + torch.diag(torch.full((len(images),), torch.inf))
+
+
+def _flips(d):
+    return torch.tensor(
+        [
+            sum(s * x for s, x in zip(signs, d.tolist(), strict=True)) / len(d)
+            for signs in product((-1, 1), repeat=len(d))
+        ]
+    )
+
+
+def _error(d):
+    return ((d - d.mean()).square().sum() / (len(d) - 1) / len(d)).sqrt()
 
 
 WRONG = {
@@ -81,65 +76,6 @@ WRONG = {
         (lambda x, y, k: k(x, y), "shape is (9, 12)"),
         (lambda x, y, k: _mmd(x, y, k).item(), "return a tensor"),
     ],
-    "check_covariance_term": [
-        (
-            lambda a, b: (
-                _covariance(a).trace()
-                + _covariance(b).trace()
-                - 2 * (_covariance(a) * _covariance(b)).sum()
-            ),
-            "the root is missing",
-        ),
-        (
-            lambda a, b: (
-                _covariance(a).trace()
-                + _covariance(b).trace()
-                - _root_trace(_covariance(a), _covariance(b))
-            ),
-            "the root counts twice",
-        ),
-        (lambda a, b: ((a.var(0) ** 0.5 - b.var(0) ** 0.5) ** 2).sum(), "standard deviation of"),
-        (
-            lambda a, b: (
-                _covariance(a).trace()
-                + _covariance(b).trace()
-                - 2 * (_covariance(a) @ _covariance(b)).diag().clamp(min=0).sqrt().sum()
-            ),
-            "the root of each entry",
-        ),
-        (
-            lambda a, b: (
-                (c := _covariance(a, len(a))).trace()
-                + (d := _covariance(b, len(b))).trace()
-                - 2 * _root_trace(c, d)
-            ),
-            "you divided by N;",
-        ),
-        (
-            lambda a, b: (a.mean(0) - b.mean(0)).norm() ** 2 + _covariance_term(a, b),
-            "the whole Frechet distance",
-        ),
-        (
-            lambda a, b: (
-                _covariance(a).trace()
-                + _covariance(b).trace()
-                - 2 * _root_trace(_covariance(a), _covariance(b)) ** 2
-            ),
-            "or squared it again",
-        ),
-        (
-            lambda a, b: (
-                (c := a.T @ a / (len(a) - 1)).trace()
-                + (d := b.T @ b / (len(b) - 1)).trace()
-                - 2 * _root_trace(c, d)
-            ),
-            "take the means off",
-        ),
-        (lambda a, b: a.var(0).sum() - b.var(0).sum(), "difference of two traces"),
-        (lambda a, b: _covariance(a) + _covariance(b), "shape is (4, 4)"),
-        (lambda a, b: torch.linalg.eigvals(_covariance(a) @ -_covariance(b)).sqrt().sum(), "nan"),
-        (lambda a, b: _covariance(a.T) @ _covariance(b.T), "RuntimeError"),
-    ],
     "check_nearest_other": [
         (lambda x: _squares(x).min(1).values.sqrt(), "finds itself"),
         (
@@ -162,10 +98,42 @@ WRONG = {
         (lambda x: _squares(x).kthvalue(3, dim=1).values.sqrt(), "the second nearest"),
         (lambda x: _others(x), "shape is (7, 7)"),
     ],
+    "check_paired_difference": [
+        (
+            lambda a, b: torch.stack(
+                [(a - b).mean(), (a.var() / len(a) + b.var() / len(b)).sqrt()]
+            ),
+            "ignores the pairs",
+        ),
+        (lambda a, b: torch.stack([(a - b).mean(), (a - b).std()]), "of one difference"),
+        (lambda a, b: torch.stack([(a - b).mean(), (a - b).std() / len(a)]), "divide by its root"),
+        (
+            lambda a, b: torch.stack(
+                [(a - b).mean(), (a - b).var(unbiased=False).sqrt() / len(a) ** 0.5]
+            ),
+            "divide by N - 1",
+        ),
+        (lambda a, b: torch.stack([(b - a).mean(), _error(b - a)]), "the sign is wrong"),
+        (
+            lambda a, b: torch.stack([(a - b).abs().mean(), _error((a - b).abs())]),
+            "absolute differences",
+        ),
+        (lambda a, b: torch.stack([(a - b).mean(), _error(a - b) ** 2]), "take its root"),
+        (lambda a, b: ((a - b).mean(), _error(a - b)), "torch.stack"),
+        (lambda a, b: (a - b).mean(), "shape is ()"),
+    ],
+    "check_sign_flip": [
+        (lambda d: (_flips(d).abs() > d.mean().abs() + 1e-6).double().mean().item(), "exactly as"),
+        (lambda d: (_flips(d) > d.mean() - 1e-6).double().mean().item(), "one side only"),
+        (lambda d: (_flips(d).abs() < d.mean().abs() - 1e-6).double().mean().item(), "of smaller"),
+        (lambda d: ((d > 0).sum() / len(d)).item(), "of positive differences"),
+        (lambda d: (_flips(d).abs() > d.mean().abs() - 1e-6).sum().item(), "you counted;"),
+    ],
 }
 
 RIGHT = {
     "check_unbiased_distance": _mmd,
-    "check_covariance_term": _covariance_term,
+    "check_paired_difference": lambda a, b: torch.stack([a.mean() - b.mean(), _error(b - a)]),
+    "check_sign_flip": lambda d: (_flips(d).abs() > d.mean().abs() - 1e-6).double().mean().item(),
     "check_nearest_other": lambda x: _squares(x).kthvalue(2, dim=1).values.sqrt(),
 }
