@@ -1,6 +1,7 @@
 """Devices: which one to use, in which number format, and what else differs between them."""
 
 import ctypes
+import math
 import os
 import re
 import sys
@@ -12,8 +13,6 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from diffusion_lib.errors import InputError
-
-OF_DEVICE = ("lr", "fused", "capturable")  # settings of an optimizer that a device has its way with
 
 
 def find_device(name: str = "auto") -> torch.device:
@@ -34,6 +33,8 @@ def find_device(name: str = "auto") -> torch.device:
         probe.item()
     except (RuntimeError, AssertionError, ImportError) as error:
         raise InputError(f"the device {name!r} cannot be used here: try --device auto") from error
+    if probe.device.type == "cpu" and probe.device.index:
+        raise InputError(f"the device {name!r} cannot be used here: the CPU is one device, cpu")
     return probe.device  # with its number, such as cuda:0
 
 
@@ -102,18 +103,38 @@ def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
             group["lr"] = lr
 
 
-def load_optimizer(optimizer: Optimizer, state: dict) -> None:
-    """Load the state of an optimizer that may have run on another device: what belongs to the
-    device (how a step is computed, how tensors lie in memory) stays as it is here.
+def load_optimizer(optimizer: Optimizer, saved: dict) -> None:
+    """Take over the moments of an optimizer that may have run on another device. Its settings stay
+    as they are here.
+
+    Raises:
+        ValueError: moments that do not belong to these weights.
     """
-    here = [{key: group[key] for key in OF_DEVICE} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, choices in zip(optimizer.param_groups, here, strict=True):
-        group.update(choices)
+    weights = optimizer.param_groups[0]["params"]
+    moments = saved["state"]
+    if moments and moments.keys() != set(range(len(weights))):
+        raise ValueError(f"moments of {len(moments)} weights, not of {len(weights)}")
+    for number, of_weight in moments.items():
+        if not isinstance(of_weight, dict):
+            raise ValueError(f"no moments of weight {number}")
+        for name, shape in (("exp_avg", weights[number].shape), ("step", ())):
+            check_moment(of_weight[name], shape, number)
+        check_moment(of_weight["exp_avg_sq"], weights[number].shape, number, low=0)
+    groups = optimizer.state_dict()["param_groups"]
+    kept = {n: {k: m[k] for k in ("step", "exp_avg", "exp_avg_sq")} for n, m in moments.items()}
+    optimizer.load_state_dict({"state": kept, "param_groups": groups})
     for weights, averages in optimizer.state.items():
         for name, values in averages.items():
-            if values.shape == weights.shape:  # the others are counts of steps
+            if values.shape == weights.shape:  # as the weights lie in memory
                 averages[name] = torch.empty_like(weights).copy_(values)
+
+
+def check_moment(values: Tensor, shape: tuple, number: int, low: float = -math.inf) -> None:
+    """Raise ValueError unless these are finite numbers of this shape, at least `low`."""
+    if not isinstance(values, Tensor) or values.shape != torch.Size(shape):
+        raise ValueError(f"moments of another shape than weight {number}")
+    if not values.is_floating_point() or not values.isfinite().all() or (values < low).any():
+        raise ValueError(f"moments of weight {number} that cannot be")
 
 
 def peak_memory(device: torch.device) -> int:

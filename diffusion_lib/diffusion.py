@@ -167,8 +167,7 @@ class GaussianDiffusion(nn.Module):
             path = bundled_file(f"{path}.pth")
         checkpoint = load_checkpoint(path)
         try:
-            network = rebuild_network(checkpoint["network"])
-            network.load_state_dict(checkpoint["weights"])
+            network = rebuild_network(checkpoint["network"], checkpoint["weights"])
             schedule = NoiseSchedule(**checkpoint["schedule"])
             model = cls(network, schedule, checkpoint["prediction"])
         except InputError:

@@ -1,11 +1,14 @@
 """Files: written completely or not at all, and read without running code; bundled files."""
 
+import math
 import os
 import warnings
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from diffusion_lib.errors import InputError
 
@@ -49,6 +52,7 @@ def load_file(path: str | Path) -> dict:
     """
     if not Path(path).is_file():
         raise InputError(f"there is no file {path}")
+    check_archive(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd pickles, which are refused below
@@ -62,13 +66,81 @@ def load_file(path: str | Path) -> dict:
     return content
 
 
+def check_archive(path: str | Path) -> None:
+    """Raise InputError for a checkpoint that is cut off or has a changed bit, or whose parts claim
+    to be larger than the file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for part in archive.infolist():
+                if part.compress_type != zipfile.ZIP_STORED or part.flag_bits & 1:
+                    raise InputError(f"{path} is not a checkpoint: its parts are compressed")
+            damaged = archive.testzip()  # compares every part with its checksum
+    except InputError:
+        raise
+    except Exception as error:  # a damaged archive can raise anything
+        raise InputError(
+            f"{path} is not a checkpoint, or is damaged, or holds code, which is never run"
+        ) from error
+    if damaged:
+        raise InputError(f"{path} is damaged: {damaged} does not agree with its checksum")
+
+
 def load_checkpoint(path: str | Path) -> dict:
     """Read a model or a run, also of an earlier version or of the original Simple Diffusion.
 
     Raises:
         InputError: no such file, not such a file, or one from a newer version.
     """
-    checkpoint = load_file(path)
+    try:
+        checkpoint = converted(load_file(path), path)
+        check_checkpoint(checkpoint)
+    except InputError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} does not hold a model of Simple Diffusion ({first_line(error)})"
+        ) from error
+    return checkpoint
+
+
+def check_checkpoint(checkpoint: dict) -> None:
+    """Raise ValueError for a part of a checkpoint that is not of the kind that it should be.
+
+    Whether sizes fit the network and its optimizer is checked where these are known.
+    """
+
+    def check(where: dict, **kinds: type | tuple[type, ...]) -> None:
+        for key, kind in kinds.items():
+            value = where.get(key)
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise ValueError(f"{key} is {type(value).__name__}")
+
+    def check_weights(weights: dict) -> None:
+        for name, values in weights.items():
+            if not isinstance(values, Tensor) or not values.isfinite().all():
+                raise ValueError(f"the weights {name} are not finite numbers")
+
+    check(checkpoint, network=dict, schedule=dict, prediction=str, weights=dict)
+    check_weights(checkpoint["weights"])
+    if "training" not in checkpoint:
+        return
+    check(checkpoint, training=dict)
+    training = {"scaler": {}, "name": ""} | checkpoint["training"]
+    check(training, config=dict, images=int, step=int, steps=int, seconds=(int, float))
+    check(training, weights=dict, optimizer=dict, scaler=dict, name=str)
+    check_weights(training["weights"])
+    for option, value in training["config"].items():
+        if not isinstance(value, str | int | float | None):
+            raise ValueError(f"{option} is {type(value).__name__}")
+    if not 0 <= training["step"] <= training["steps"] < 2**53:
+        raise ValueError(f"step {training['step']} of {training['steps']}")
+    if not (math.isfinite(training["seconds"]) and training["seconds"] >= 0):
+        raise ValueError(f"{training['seconds']} seconds")
+
+
+def converted(checkpoint: dict, path: str | Path) -> dict:
+    """A checkpoint of any format, as one of today."""
     if "model_state_dict" in checkpoint:
         return from_original(checkpoint, path)
     if checkpoint.get("format") == 1:

@@ -276,7 +276,8 @@ class Trainer:
         """Continue a run where `save` left it; `load_checkpoint` reads the file.
 
         Raises:
-            InputError: the number of images or their channels are not what they were.
+            InputError: the number of images or their channels are not what they were, or the
+                checkpoint is damaged. Then this trainer has to be made anew.
         """
         training = checkpoint["training"]
         if training["images"] != len(self.batches.pixels):
@@ -286,11 +287,14 @@ class Trainer:
             )
         try:
             self.diffusion.network.load_state_dict(training["weights"])
+            self.average.network.load_state_dict(checkpoint["weights"])
         except RuntimeError as error:
-            raise InputError("the run to resume had images with other channels") from error
-        self.average.network.load_state_dict(checkpoint["weights"])
-        devices.load_optimizer(self.optimizer, training["optimizer"])
+            raise InputError("the run to resume had other channels, or is damaged") from error
+        try:
+            devices.load_optimizer(self.optimizer, training["optimizer"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"the run to resume is damaged: its optimizer has {error}") from error
         vars(self).pop("fast_descend", None)  # what was recorded belongs to the old state
         if training.get("scaler") and self.scaler.is_enabled():
             self.scaler.load_state_dict(training["scaler"])
-        self.step, self.seconds = training["step"], training["seconds"]
+        self.step, self.seconds = training["step"], float(training["seconds"])

@@ -1,5 +1,6 @@
 """The networks that a model can have: their names, and how to build one."""
 
+import torch
 from torch import nn
 
 from diffusion_lib.config import TrainConfig
@@ -10,6 +11,7 @@ from diffusion_lib.networks.unet import UNet
 # What a network of a saved model is called in the file. Each has `arguments` (what it was built
 # with), `channels` and `image_size`.
 NETWORKS = {"unet": UNet, "original": OriginalUNet}
+LARGEST = 2**16  # any number that describes a network is smaller
 
 
 def build_network(config: TrainConfig, channels: int) -> nn.Module:
@@ -36,7 +38,27 @@ def describe_network(network: nn.Module) -> dict:
     return {"kind": names[type(network)], **network.arguments}
 
 
-def rebuild_network(description: dict) -> nn.Module:
-    """A network, with new weights, from what `describe_network` returned."""
+def rebuild_network(description: dict, weights: dict) -> nn.Module:
+    """A network from what `describe_network` returned, and its weights.
+
+    Raises:
+        ValueError, RuntimeError: weights of another network. It is found out before any memory is
+            taken, whatever sizes the description has.
+    """
     arguments = dict(description)
-    return NETWORKS[arguments.pop("kind")](**arguments)
+    kind = NETWORKS[arguments.pop("kind")]
+    lists = [value for value in arguments.values() if isinstance(value, tuple | list)]
+    numbers = [*arguments.values(), *(number for values in lists for number in values)]
+    if any(isinstance(n, int | float) and not 0 <= n <= LARGEST for n in numbers) or any(
+        len(values) > len(weights) for values in lists
+    ):
+        raise ValueError("a network of such a size cannot be")
+    if arguments.get("blocks", 0) > len(weights):
+        raise ValueError("its weights are not those of the network that it describes")
+    with torch.device("meta"):  # shapes without memory
+        shapes = {name: weight.shape for name, weight in kind(**arguments).state_dict().items()}
+    if shapes != {name: weight.shape for name, weight in weights.items()}:
+        raise ValueError("its weights are not those of the network that it describes")
+    network = kind(**arguments)
+    network.load_state_dict(weights)
+    return network
