@@ -1,14 +1,19 @@
 """What the command lines share: one line for what a user can fix, and exit status 2."""
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
+from pathlib import Path
 from typing import NoReturn
 
 from diffusion_lib.config import Config
 from diffusion_lib.errors import InputError
+
+LONGEST_NAME = 200  # bytes: most file systems allow 255, and files get endings
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,17 +56,40 @@ def underscored(argument: str) -> str:
     return f"--{flag.replace('-', '_')}{equals}{value}"
 
 
+def check_name(option: str, name: str, folder_option: str) -> None:
+    """Raise InputError unless a file can be called so."""
+    if Path(name).name != name or name in ("", ".."):
+        raise InputError(
+            f"{option} must not contain a folder: {name!r}; use {folder_option} for the folder"
+        )
+    if not name.isprintable():
+        raise InputError(f"{option} must not contain line breaks or control characters: {name!r}")
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise InputError(f"{option} must not be longer than {LONGEST_NAME} bytes: {name!r}")
+
+
+def printable(message: object) -> str:
+    """A message in one line: file names may have line breaks, or codes that steer a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(message))
+
+
 def run(main: Callable[[], None], name: str) -> int:
     """Call main; turn errors of input into one line and status 2, warnings into one line each."""
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):  # a terminal may know ASCII only
+        with suppress(AttributeError):  # a notebook's stream knows everything
+            stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = lambda message, *_, **__: print(
+        f"warning: {printable(message)}", file=sys.stderr
+    )
     try:
         main()
     except InputError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        print(f"{name}: error: {printable(error)}", file=sys.stderr)
         return 2
     except OSError as error:  # a full disk, a folder that may not be written to, ...
         where = f" {error.filename}" if error.filename else ""
-        print(f"{name}: error: cannot use{where}: {error.strerror or error}", file=sys.stderr)
+        message = f"cannot use{where}: {error.strerror or error}"
+        print(f"{name}: error: {printable(message)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)

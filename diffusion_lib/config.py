@@ -5,6 +5,7 @@ notebook, and what a checkpoint remembers. This file imports nothing heavy: `--h
 """
 
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any
 
 from diffusion_lib.errors import InputError
@@ -48,6 +49,12 @@ def option(
     return field(default=default, metadata=rule)
 
 
+# What the values of a field may be, by its type, and how that is said.
+KINDS = {int: Integral, float: Real, str: str, bool: bool}
+NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
+LARGEST = 2**40
+
+
 @dataclass(frozen=True)
 class Config:
     """Options that are checked when they are put together.
@@ -59,9 +66,15 @@ class Config:
     def __post_init__(self):
         for option in fields(self):
             value, rule = getattr(self, option.name), option.metadata
-            if value is None:
+            if value is None and option.default is None:
                 continue
-            if rule["choices"] and value not in rule["choices"]:
+            kind = int if option.default is None else option.type
+            if isinstance(value, bool) != (kind is bool) or not isinstance(value, KINDS[kind]):
+                wrong = f"must be {NAMES[kind]}"
+                value = repr(value)
+            elif kind in (int, float) and not -LARGEST < value < LARGEST:
+                wrong = "must be a number of usual size"
+            elif rule["choices"] and value not in rule["choices"]:
                 wrong = f"must be one of {', '.join(rule['choices'])}"
             elif rule["at_least"] is not None and not value >= rule["at_least"]:
                 wrong = f"must be at least {rule['at_least']}"
@@ -79,14 +92,16 @@ class TrainConfig(Config):
     """One training run."""
 
     # data
-    image_size: int = option(64, "width and height of the images in pixels", "-i", at_least=1)
+    image_size: int = option(
+        64, "width and height of the images in pixels", "-i", at_least=1, below=2**14
+    )
     channels: str = option("auto", "1 for grey, 3 for colour; auto: detect", choices=CHANNELS)
     fit: str = option("crop", "how images become square: crop or squash", choices=FITS)
     flip: bool = option(False, "flip half of the images horizontally")
-    workers: int = option(0, "threads that decode images; 0: one per core", at_least=0)
+    workers: int = option(0, "threads that decode images; 0: one per core", at_least=0, below=1025)
 
     # diffusion
-    timesteps: int = option(1000, "diffusion steps T", "-t", at_least=2)
+    timesteps: int = option(1000, "diffusion steps T", "-t", at_least=2, below=10**6)
     beta_schedule: str = option("linear", "noise schedule", "-s", choices=SCHEDULES)
     start: float = option(1e-4, "first beta of the schedule (cosine: unused)", above=0)
     end: float = option(0.02, "last beta of the schedule (cosine: unused)", above=0, below=1)
@@ -102,7 +117,7 @@ class TrainConfig(Config):
 
     # optimisation
     epochs: int = option(100, "passes through all images", "-e", at_least=1)
-    batch_size: int = option(64, "images per step", "-b", at_least=1)
+    batch_size: int = option(64, "images per step", "-b", at_least=1, below=2**20)
     lr: float = option(1e-3, "peak learning rate", above=0, below=1)
     warmup: int = option(100, "steps until the learning rate reaches its peak", at_least=0)
     weight_decay: float = option(0.0, "weight decay of AdamW", at_least=0)
@@ -166,7 +181,7 @@ class PredictConfig(Config):
     spacing: str = option("auto", "which timesteps the sampler visits", choices=SPACINGS)
     clip: str = option("static", "how to clip predicted images to [-1, 1]", choices=CLIPS)
     seed: int = option(-1, "random seed; -1: another one each time", at_least=-1, below=2**32)
-    batch_size: int = option(64, "images at a time", "-b", at_least=1)
+    batch_size: int = option(64, "images at a time", "-b", at_least=1, below=2**20)
     format: str = option("png", "file format", choices=FORMATS)
     grid: bool = option(False, "also save all images in one picture")
     strip: bool = option(False, "also save a picture of the steps from noise to the first image")
@@ -182,7 +197,7 @@ class EvaluateConfig(Config):
     sampler: str = option("dpm_solver", "how to get from noise to images", choices=SAMPLERS)
     steps: int | None = option(None, STEPS, at_least=1)
     seed: int = option(0, "random seed", at_least=0, below=2**32)
-    batch_size: int = option(64, "images at a time", "-b", at_least=1)
+    batch_size: int = option(64, "images at a time", "-b", at_least=1, below=2**20)
     fit: str = option("crop", "as in training: crop or squash", choices=FITS)
     features: str = option("efficientnet", "network whose features are compared", choices=FEATURES)
     device: str = option("auto", DEVICE)

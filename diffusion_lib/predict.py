@@ -3,9 +3,8 @@
 import sys
 from pathlib import Path
 
-from diffusion_lib.cli import Parser, run
+from diffusion_lib.cli import Parser, check_name, run
 from diffusion_lib.config import BUNDLED_NAMES, PredictConfig
-from diffusion_lib.errors import InputError
 
 
 def build_parser() -> Parser:
@@ -22,10 +21,7 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = vars(build_parser().parse_args(arguments))
     model = chosen.pop("MODEL")
     config = PredictConfig(**chosen)
-    if Path(config.name).name != config.name:
-        raise InputError(
-            f"--name must not contain a folder: {config.name!r}; use --output for the folder"
-        )
+    check_name("--name", config.name, "--output")
 
     import torch
 

@@ -74,9 +74,12 @@ class Log:
 
     def __init__(self, trainer: Trainer, folder: Path):
         self.stats = folder / "stats.jsonl"
-        lines = self.stats.read_text().splitlines(keepends=True) if self.stats.exists() else []
-        kept = [line for line in lines if line.endswith("\n")]
-        kept = [line for line in kept if json.loads(line)["step"] <= trainer.step]
+        lines = (
+            self.stats.read_text(errors="replace").splitlines(keepends=True)
+            if self.stats.exists()
+            else []
+        )
+        kept = [line for line in lines if 0 <= step_of(line) <= trainer.step]
         save_file("".join(kept).encode(), self.stats)
         self.tensorboard = None
         if not trainer.config.disable_tensorboard:
@@ -103,6 +106,14 @@ class Log:
     def close(self) -> None:
         if self.tensorboard:
             self.tensorboard.close()
+
+
+def step_of(line: str) -> int:
+    """The step of a line of stats.jsonl; -1 for one that a crash has cut off or damaged."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith("\n") else -1
+    except (ValueError, TypeError, KeyError):
+        return -1
 
 
 def draw_samples(trainer: Trainer, file: str, folder: Path, log: Log, count: int = 16) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C, the stop button of a notebook, and SIGTERM end a run cleanly."""
+"""Ctrl-C, the stop button of a notebook, SIGTERM and a closed terminal end a run cleanly."""
 
 import signal
 import threading
@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from diffusion_lib import compiling, distributed
 from diffusion_lib.training import Trainer
 
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+
 
 @contextmanager
 def stop_on_signals(trainer: Trainer) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM end the run cleanly, and a second one act as usual. A step
-    ends first; the compiler is not waited for.
+    """Let the first SIGINT, SIGTERM or SIGHUP end the run cleanly, and a second one act as usual.
+    A step ends first; the compiler is not waited for.
 
     Under torchrun a second one does nothing, because torchrun passes Ctrl-C on to processes that
     have had it already.
@@ -20,7 +23,8 @@ def stop_on_signals(trainer: Trainer) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may change handlers
         return
-    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    usual = {number: signal.getsignal(number) for number in SIGNALS}
+    usual = {number: now for number, now in usual.items() if now is not signal.SIG_IGN}  # nohup
 
     def restore() -> None:
         for number, handler in usual.items():

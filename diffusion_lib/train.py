@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from diffusion_lib.cli import Parser, run
+from diffusion_lib.cli import Parser, check_name, run
 from diffusion_lib.config import BUNDLED_NAMES, FREE_ON_RESUME, TrainConfig
 from diffusion_lib.errors import InputError
 
@@ -48,8 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
     name, path, folder, resume, force, dry_run = (
         chosen.pop(key) for key in ("NAME", "PATH", "folder", "resume", "force", "dry_run")
     )
-    if name in ("", "..", "autosave") or Path(name).name != name:
-        raise InputError(f"NAME must not contain a folder: {name!r}; use --folder for the folder")
+    check_name("NAME", name, "--folder")
+    if name == "autosave":
+        raise InputError("NAME must not be 'autosave': the run to resume is saved as autosave.pth")
     config = TrainConfig(**chosen)
 
     from tqdm.auto import tqdm
@@ -178,7 +179,10 @@ def resumed_config(settings: dict, chosen: dict) -> TrainConfig:
             "in predict and evaluate, but training cannot be resumed"
         )
     # An option that is newer than the run has its default.
-    settings = asdict(TrainConfig(**settings))
+    try:
+        settings = asdict(TrainConfig(**settings))
+    except (InputError, TypeError) as error:
+        raise InputError(f"the settings of the run to resume cannot be read: {error}") from error
     for option, value in chosen.items():
         if option not in FREE_ON_RESUME and value != settings[option]:
             raise InputError(
