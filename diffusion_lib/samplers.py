@@ -3,7 +3,7 @@
     for step in ddim(diffusion, noise, steps=50):
         show(step.x, step.x0)
 
-A sampler starts from x_T, visits falling timesteps, and yields after each. All take the same
+A sampler starts from x_T, visits decreasing timesteps, and yields after each. All take the same
 arguments:
 
     diffusion: a model, see `Denoiser`.
@@ -66,11 +66,12 @@ def ddim(
 
         x_s = signal_s x_0 + sqrt(sigma_s^2 - variance) epsilon + sqrt(variance) z
 
-    with eta^2 times the variance of the posterior.
+    with eta^2 times the variance of the posterior. With the exact E[x_0 | x_t] and small steps, x_s
+    has the same marginal distribution for every eta.
 
     Args:
-        eta: how much noise a step adds. 0: none, so that x_T alone decides on the image; 1: as much
-            as `ddpm`, and then this is ddpm.
+        eta: how much noise a step adds. 0: none (deterministic: x_T determines the image); 1: as
+            much as `ddpm`, and then this is ddpm.
 
     Raises:
         InputError: eta outside [0, 1].

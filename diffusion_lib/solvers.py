@@ -1,6 +1,13 @@
-"""Samplers of second order: fewer steps for the same quality (page 06 measures them).
+"""Second-order samplers: fewer steps for the same quality (page 06b measures them).
 
-Their arguments are those of all samplers, see `samplers.py`.
+Their arguments are those of all samplers, see `samplers.py`. With lambda = log(signal / sigma),
+half the log-SNR, the deterministic trajectories follow
+
+    d(x / sigma) = x_0(x, lambda) d(e^lambda)
+
+`ddim` takes x_0 as constant during a step: first order, the error of the whole trajectory falls
+like 1 / steps. The solvers here estimate how x_0 changes during the step: second order,
+1 / steps^2, where the steps are short enough.
 """
 
 import math
@@ -24,9 +31,10 @@ def dpm_solver(
 ) -> Iterator[Step]:
     """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2; with noise, eq. 19).
 
-    With lambda = log(signal / sigma), a step from t to s, h = lambda_s - lambda_t long, is exact if
-    x_0 moves on a straight line in lambda. So its error falls with the square of the number of
-    steps, at one call of the network a step.
+    The change of x_0 during a step is extrapolated from the step before, linearly in lambda, and
+    taken at half the step, h = lambda_s - lambda_t. That is second-order accurate for small h. It
+    is exact only for a constant x_0: for one that is linear in lambda, the exact weight of the
+    slope is h - (1 - e^-h), and this method uses h (1 - e^-h) / 2. One call of the network a step.
 
     Args:
         eta: 0 follows the ordinary differential equation, 1 the stochastic one, which adds noise.
@@ -40,7 +48,7 @@ def dpm_solver(
         decay = sigma_s * signal / (sigma * signal_s)  # e^{-h}, 0 for the step to the clean image
         h = -math.log(decay) if decay > 0 else math.inf
 
-        # Second order: D, the line through this x_0 and that of the step before, half a step on.
+        # Second order: D, the line through this x_0 and that of the step before, half a step ahead.
         # The first step has none before it, the last one no end in lambda: they are first order,
         # and so steps of `ddim` (eta = 0) or `ddpm` (eta = 1).
         line = x0
@@ -64,7 +72,7 @@ def dpm_solver_sde(
     clip: str = "static",
     spacing: str = "trailing",
 ) -> Iterator[Step]:
-    """SDE-DPM-Solver++(2M): `dpm_solver` with eta = 1, a ddpm of second order."""
+    """SDE-DPM-Solver++(2M): `dpm_solver` with eta = 1, which adds noise at each step, like ddpm."""
     return dpm_solver(diffusion, noise, steps, generator, clip, spacing, eta=1.0)
 
 
@@ -77,20 +85,22 @@ def heun(
     clip: str = "static",
     spacing: str = "trailing",
 ) -> Iterator[Step]:
-    """Heun's method, after EDM (Karras et al. 2022, arXiv 2206.00364, algorithm 1).
+    """A Heun-type method of second order: the trapezoidal rule for x / sigma in e^lambda.
 
-    EDM takes the mean of dx/dsigma; the mean of x_0 makes the same method for the equation in
-    lambda (Lu et al. 2022, eq. 9), where a schedule whose x_T is nearly pure noise, such as cosine,
-    has no step that is too long. Each step but the last calls the network twice.
+    A step of `ddim` leads to s; the network is called there again; then the step is repeated from t
+    with the mean of both x_0. Each step but the last calls the network twice.
+
+    This is not the sampler of EDM (Karras et al. 2022, arXiv 2206.00364, algorithm 1), which
+    applies Heun's method to dx/dsigma = (x - x_0) / sigma and has its own spacing of sigma.
     """
     x, schedule = noise, diffusion.schedule
     for t, s in timestep_pairs(schedule, "heun", steps, spacing):
-        # A step that trusts x_0 is x_s = shrink x_t + grow x_0.
+        # With x_0 constant during the step: x_s = shrink x_t + grow x_0.
         shrink = schedule.sigma(s) / schedule.sigma(t)
         grow = schedule.signal(s) - shrink * schedule.signal(t)
         x0 = mean = diffusion.denoise(x, t, clip).x0
         if s >= 0:
-            # Euler step, then a second look from there.
+            # A step of ddim, then a second prediction there.
             ahead = shrink * x + grow * x0
             mean = (x0 + diffusion.denoise(ahead, s, clip).x0) / 2
         x = shrink * x + grow * mean

@@ -1,6 +1,6 @@
 """Which timesteps a sampler visits when it takes fewer than there are.
 
-A spacing is a list of timesteps that fall from high to low; -1, the clean image, comes after them.
+A spacing is a decreasing list of timesteps; -1, the clean image, comes after them.
 Source of the names: Lin et al. 2023 (arXiv 2305.08891), table 2; for `log_snr`, Lu et al. 2022
 (arXiv 2211.01095), section 4 and appendix.
 """

@@ -1,10 +1,18 @@
-"""Page 05."""
+"""Pages 05 and 05b."""
 
 import torch
 
 
 def _leap(x, e, here, there):
     return there**0.5 * (x - (1 - here) ** 0.5 * e) / here**0.5 + (1 - there) ** 0.5 * e
+
+
+def _step(x, x0, here, there):
+    return there**0.5 * x0 + ((1 - there) / (1 - here)) ** 0.5 * (x - here**0.5 * x0)
+
+
+def _largest(x0, part):
+    return torch.quantile(x0.abs().flatten(1), part, dim=1)[:, None, None, None]
 
 
 def _angle(a, b):
@@ -36,19 +44,62 @@ def _start(sketch, noise, bar):
 
 
 WRONG = {
+    "check_ddim_step": [
+        (lambda x, x0, h, t: x0, "one big step"),
+        (lambda x, x0, h, t: t**0.5 * x0 + (1 - t) ** 0.5 * x, "added x_t itself"),
+        (
+            lambda x, x0, h, t: t**0.5 * x0 + (1 - t) ** 0.5 * (x - h**0.5 * x0),
+            "not scaled to standard deviation 1",
+        ),
+        (
+            lambda x, x0, h, t: t**0.5 * x0 + ((1 - t) / (1 - h)) ** 0.5 * (x - x0),
+            "subtracted all of x0",
+        ),
+        (lambda x, x0, h, t: t**0.5 * x0 + x - h**0.5 * x0, "as strong as it was at t"),
+        (
+            lambda x, x0, h, t: x0 + ((1 - t) / (1 - h)) ** 0.5 * (x - h**0.5 * x0),
+            "the prediction is not scaled",
+        ),
+        (lambda x, x0, h, t: t * x0 + (1 - t) / (1 - h) * (x - h * x0), "variances as factors"),
+        (lambda x, x0, h, t: x, "for the first case"),
+    ],
+    "check_dynamic_clip": [
+        (lambda x0, part: x0.clamp(-1, 1), "static clipping"),
+        (lambda x0, part: (x0 / _largest(x0, part)).clamp(-1, 1), "is stretched"),
+        (
+            lambda x0, part: (x0 / x0.abs().quantile(part).clamp(min=1)).clamp(-1, 1),
+            "each image needs its own",
+        ),
+        (
+            lambda x0, part: (
+                x0 / x0.flatten(1).quantile(part, 1).clamp(min=1)[:, None, None, None]
+            ).clamp(-1, 1),
+            "forgot the absolute value",
+        ),
+        (lambda x0, part: x0 / _largest(x0, part).clamp(min=1), "still out of range: clamp"),
+        (
+            lambda x0, part: torch.maximum(
+                torch.minimum(x0, _largest(x0, part).clamp(min=1)),
+                -_largest(x0, part).clamp(min=1),
+            ),
+            "it is still out of range: divide",
+        ),
+        (lambda x0, part: x0 / _largest(x0, 1.0).clamp(min=1), "by the largest pixel"),
+        (lambda x0, part: _largest(x0, part), "The shape is"),
+    ],
     "check_leap": [
-        (lambda x, e, h, t: t**0.5 * x + (1 - t) ** 0.5 * e, "took x for the clean picture"),
+        (lambda x, e, h, t: t**0.5 * x + (1 - t) ** 0.5 * e, "took x for the clean image"),
         (
             lambda x, e, h, t: t**0.5 * (x - (1 - h) ** 0.5 * e) + (1 - t) ** 0.5 * e,
-            "still faded",
+            "still scaled",
         ),
         (
             lambda x, e, h, t: (t / h) ** 0.5 * (x - (1 - h) ** 0.5 * e) + (1 - h) ** 0.5 * e,
             "as strong as it was",
         ),
         (lambda x, e, h, t: _leap(x, e, t, h), "changed places"),
-        (lambda x, e, h, t: (x - (1 - h) ** 0.5 * e) / h**0.5, "that is the clean picture"),
-        (lambda x, e, h, t: t / h * (x - (1 - h) * e) + (1 - t) * e, "wants a root"),
+        (lambda x, e, h, t: (x - (1 - h) ** 0.5 * e) / h**0.5, "that is the clean image"),
+        (lambda x, e, h, t: t / h * (x - (1 - h) * e) + (1 - t) * e, "needs a root"),
         (
             lambda x, e, h, t: (t / h) ** 0.5 * x + (1 - t / h) ** 0.5 * e,
             "root of a negative number",
@@ -87,7 +138,7 @@ WRONG = {
         ),
         (
             lambda s, n, g, bars, ts: _walk(s + (1 - bars[ts[0]]).sqrt() * n, g, bars, ts),
-            "did not fade the sketch",
+            "did not multiply the sketch",
         ),
         (
             lambda s, n, g, bars, ts: _walk(torch.lerp(n, s, bars[ts[0]]), g, bars, ts),
@@ -103,7 +154,7 @@ WRONG = {
         ),
         (
             lambda s, n, g, bars, ts: g(_start(s, n, bars[ts[0]]), ts[0]),
-            "that is the first guess",
+            "that is the first prediction",
         ),
         (
             lambda s, n, g, bars, ts: _walk(_start(s, n, bars[ts[0]]), g, bars, ts, noise=n),
@@ -117,16 +168,16 @@ WRONG = {
             lambda x, k, m, bar, n: torch.where(m.bool(), x, _start(k, n, bar)),
             "upside down",
         ),
-        (lambda x, k, m, bar, n: torch.where(m.bool(), k, x), "pasted the clean picture"),
+        (lambda x, k, m, bar, n: torch.where(m.bool(), k, x), "pasted the clean image"),
         (
             lambda x, k, m, bar, n: torch.where(m.bool(), k + (1 - bar) ** 0.5 * n, x),
-            "without fading it",
+            "without multiplying it",
         ),
         (
             lambda x, k, m, bar, n: torch.where(m.bool(), bar * k + (1 - bar) * n, x),
-            "with variances for factors",
+            "with variances as factors",
         ),
-        (lambda x, k, m, bar, n: x + m * _start(k, n, bar), "over x instead of replacing"),
+        (lambda x, k, m, bar, n: x + m * _start(k, n, bar), "to x instead of replacing"),
         (
             lambda x, k, m, bar, n: _start(torch.where(m.bool(), k, x), n, bar),
             "noised x once more",
@@ -137,6 +188,10 @@ WRONG = {
 }
 
 RIGHT = {
+    "check_ddim_step": _step,
+    "check_dynamic_clip": lambda x0, part: (
+        x0 / torch.maximum(_largest(x0, part), torch.ones(()))
+    ).clamp(-1, 1),
     "check_leap": lambda x, e, h, t: (
         (t / h) ** 0.5 * x + ((1 - t) ** 0.5 - (t * (1 - h) / h) ** 0.5) * e
     ),
