@@ -136,7 +136,7 @@ charts.curves(range(300), {"loss": losses}, "One batch, 300 steps", xlabel="step
 # <details><summary>Answer</summary>
 #
 # The loss of "always 0" is the variance of the noise, 1. A new network returns small numbers, so it
-# starts near 1. Ours falls almost to 0: it has 58,947 weights, and the batch has only 12,288 numbers
+# starts near 1. Ours falls almost to 0: it has 58,915 weights, and the batch has only 12,288 numbers
 # to memorize. That says that the network can learn, not that it is good at images it hasn't seen.
 # </details>
 
