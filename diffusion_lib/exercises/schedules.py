@@ -1,4 +1,4 @@
-"""Exercises of page 02: the noise schedules."""
+"""Exercises of pages 02 and 02b: the noise schedules, and their ends."""
 
 import math
 from collections.abc import Callable
@@ -46,7 +46,7 @@ _BETA_MISTAKES = [
     ),
     (
         lambda bars: _previous(bars) - bars,
-        "that is the difference, the part of the original picture that a step destroys; alphas "
+        "that is the difference, the part of the original image that a step destroys; alphas "
         "multiply, so take the ratio.",
     ),
 ]
@@ -73,12 +73,11 @@ _shift = Exercise(
     mistakes=[
         (
             lambda bars, factor: torch.sigmoid(bars.logit() + 2 * math.log(factor)),
-            "you shifted the wrong way: a larger picture needs more noise, so its log-SNR goes "
-            "down.",
+            "you shifted the wrong way: a larger image needs more noise, so its log-SNR goes down.",
         ),
         (
             lambda bars, factor: torch.sigmoid(bars.logit() - math.log(factor)),
-            "half the way: a picture that is `factor` times as wide is as many times as high, and "
+            "half the way: an image that is `factor` times as wide is as many times as high, and "
             "averages factor ** 2 pixels.",
         ),
         (
@@ -118,6 +117,37 @@ _shift = Exercise(
 )
 
 
+_x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+_to_variance_preserving = Exercise(
+    answer=lambda x, sigma: x / (1 + sigma**2) ** 0.5,
+    mistakes=[
+        (
+            lambda x, sigma: x / (1 + sigma**2),
+            "you divided by the variance of the two coefficients together; divide by its root.",
+        ),
+        (
+            lambda x, sigma: x / (1 + sigma),
+            "standard deviations don't add, variances do: 1 + sigma^2, and the root of that.",
+        ),
+        (
+            lambda x, sigma: x / sigma,
+            "this makes the noise coefficient 1. The squares of both coefficients must sum to 1.",
+        ),
+        (
+            lambda x, sigma: x * (1 + sigma**2) ** 0.5,
+            "you multiplied; the noise has to become weaker, so divide.",
+        ),
+        (
+            lambda x, sigma: x * (1 - sigma**2) ** 0.5,
+            "that is the signal coefficient of a process whose noise coefficient is sigma; here "
+            "sigma is the ratio of the two.",
+        ),
+    ],
+    cases=[(_x, 0.3), (_x, 0.8)],
+)
+
+
 def _stretched(values: Tensor) -> Tensor:
     """Lowered by the last value, then stretched so that the first one is as before."""
     return (values - values[-1]) * values[0] / (values[0] - values[-1])
@@ -128,7 +158,7 @@ _zero_terminal_snr = Exercise(
     mistakes=[
         (
             _stretched,
-            "you rescaled alpha_bar; the algorithm moves its root, the factor of the picture.",
+            "you rescaled alpha_bar; the algorithm moves its root, the signal coefficient.",
         ),
         (
             lambda bars: _stretched(bars.sqrt()),
@@ -136,7 +166,7 @@ _zero_terminal_snr = Exercise(
         ),
         (
             lambda bars: (bars.sqrt() - bars[-1].sqrt()) ** 2,
-            "the end is 0, but the beginning has sunk too: stretch, so that the first one is as "
+            "the end is 0, but the first one is lower too: stretch, so that the first one is as "
             "before.",
         ),
         (
@@ -145,8 +175,8 @@ _zero_terminal_snr = Exercise(
         ),
         (
             lambda bars: torch.cat([bars[:-1], torch.zeros(1)]),
-            "only the last step changed, and now it has to destroy alone what was left; spread it "
-            "over all steps.",
+            "only the last step changed, and now it has to destroy alone what was left; share it "
+            "among all steps.",
         ),
         (
             lambda bars: (
@@ -182,8 +212,8 @@ _fewest_steps = Exercise(
     mistakes=[
         (
             lambda end, left: _fewest(end, left**0.5),
-            "you compared alpha_bar; the factor of the picture, of which less than `left` is to "
-            "remain, is its root.",
+            "you compared alpha_bar; the signal coefficient, which must be below `left`, is its "
+            "root.",
         ),
         (
             lambda end, left: _fewest(end, left**2),
@@ -217,8 +247,13 @@ def check_betas(function: Callable[[Tensor], Tensor]) -> None:
 
 
 def check_shift(function: Callable[[Tensor, float], Tensor]) -> None:
-    """shift(alpha_bars, factor) -> alpha_bars for pictures `factor` times as wide and high."""
+    """shift(alpha_bars, factor) -> alpha_bars for images `factor` times as wide and high."""
     print(_shift.judge(function))
+
+
+def check_to_variance_preserving(function: Callable[[Tensor, float], Tensor]) -> None:
+    """to_variance_preserving(x, sigma) -> x_t, of x = x_0 + sigma epsilon; shape of x."""
+    print(_to_variance_preserving.judge(function))
 
 
 def check_zero_terminal_snr(function: Callable[[Tensor], Tensor]) -> None:

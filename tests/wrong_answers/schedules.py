@@ -1,4 +1,4 @@
-"""Page 02."""
+"""Pages 02 and 02b."""
 
 import math
 
@@ -47,6 +47,14 @@ WRONG = {
         (lambda bars, factor: torch.sigmoid(bars.logit() - torch.log(factor)), "TypeError"),
         (lambda bars, factor: bars, "for the first case"),
     ],
+    "check_to_variance_preserving": [
+        (lambda x, sigma: x / (1 + sigma**2), "divide by its root"),
+        (lambda x, sigma: x / (1 + sigma), "standard deviations don't add"),
+        (lambda x, sigma: x / sigma, "must sum to 1"),
+        (lambda x, sigma: x * (1 + sigma**2) ** 0.5, "you multiplied"),
+        (lambda x, sigma: x * (1 - sigma**2) ** 0.5, "ratio of the two"),
+        (lambda x, sigma: x, "for the first case"),
+    ],
     "check_zero_terminal_snr": [
         (
             lambda bars: (bars - bars[-1]) / (bars[0] - bars[-1]) * bars[0],
@@ -56,7 +64,7 @@ WRONG = {
             lambda bars: (bars.sqrt() - bars[-1].sqrt()) / (1 - bars[-1].sqrt() / bars[0].sqrt()),
             "square it",
         ),
-        (lambda bars: (bars.sqrt() - bars[-1].sqrt()).square(), "beginning has sunk"),
+        (lambda bars: (bars.sqrt() - bars[-1].sqrt()).square(), "first one is lower too"),
         (lambda bars: bars - bars[-1], "subtracted from alpha_bar"),
         (lambda bars: torch.where(bars == bars[-1], 0.0, bars), "only the last step"),
         (
@@ -95,6 +103,7 @@ RIGHT = {
         max=0.999
     ),
     "check_shift": lambda bars, factor: bars / (bars + factor**2 * (1 - bars)),
+    "check_to_variance_preserving": lambda x, sigma: x * (sigma**2 + 1) ** -0.5,
     "check_zero_terminal_snr": lambda bars: (
         bars[0] * ((bars.sqrt() - bars[-1].sqrt()) / (bars[0].sqrt() - bars[-1].sqrt())) ** 2
     ),
