@@ -277,15 +277,15 @@ drawings.course_map()
 # | **00 start here** | draw portraits with a model that comes with the course | 15 s |
 # | **01 forward process** | add noise to images, jump to any timestep, undo a step | 10 s |
 # | **02 schedules** | choose how fast the noise grows, and play with it in the explorer | 15 s |
-# | 02b ends of a schedule | fix the first and the last timestep | 10 s |
+# | 02b ends of a schedule | see what the first and the last timestep do | 10 s |
 # | **03 U-Net** | build the network, and find its bugs | 40 s |
-# | **04 training** | write the loss and the loop, train on portraits, tell a healthy run from a sick one | 3 min |
-# | 04b where the loss comes from | derive the loss from the likelihood | 1 min |
-# | **05 sampling** | build DDPM and DDIM | 1 min |
-# | 05b editing images | draw from a sketch, fill in what is missing | 1 min |
-# | **06 is it any good?** | measure samples, and catch a model that copies | 1 min |
-# | 06b ablations | compare samplers, and take choices back one by one | 1 min |
-# | **08 full runs** | lose the machine and resume; know the cost of a run | 2 min |
+# | **04 training** | write the loss and the loop, train on portraits, tell a healthy run from a sick one | 4 min |
+# | 04b where the loss comes from | derive the loss from the likelihood | 12 s |
+# | **05 sampling** | build DDPM and DDIM | 45 s |
+# | 05b editing images | draw from a sketch, fill in what is missing | 30 s |
+# | **06 is it any good?** | measure samples, and catch a model that copies | 30 s |
+# | 06b ablations | compare samplers, and take choices back one by one | 25 s |
+# | **08 full runs** | lose the machine and resume; know the cost of a run | 1 min 30 s |
 #
 # Times are of `python notebooks/build.py run` on two CPU cores. A page builds a thing in a few lines,
 # looks at it, and then meets the same thing in the package `diffusion_lib`, whose files read like the
