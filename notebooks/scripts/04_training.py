@@ -54,7 +54,7 @@ from diffusion_lib import (
     widgets,
 )
 
-torch.manual_seed(0)
+_ = torch.manual_seed(0)
 
 # %% [markdown]
 # ## What has to be trained
