@@ -42,7 +42,8 @@ device = find_device()
 # ## Four samplers
 #
 # Each **call** of the network costs time, so samplers are compared at the same number of calls.
-# Page 05 built the first two rows of this table. The others are in `diffusion_lib/solvers.py`.
+# Page 05 built the first two rows of this table and introduced the others, which are in
+# `diffusion_lib/solvers.py`.
 #
 # | Sampler | A step | Calls |
 # |---|---|---|
@@ -62,7 +63,8 @@ device = find_device()
 #
 # The deterministic samplers all solve one differential equation. From the same noise they approach
 # the same image. So their **solver error** can be measured without a distance between
-# sets: it is the distance from the image that very many steps give.
+# sets: it is the distance from the image that very many steps give. Page 05 did so with timesteps
+# that are evenly spaced in log-SNR. Here they are evenly spaced in $t$.
 #
 # **Predict.** At ten calls, has one of the three a much smaller error than the others? And at
 # eighty?
