@@ -33,7 +33,7 @@ def find_device(name: str = "auto") -> torch.device:
         probe.item()
     except (RuntimeError, AssertionError, ImportError) as error:
         raise InputError(f"the device {name!r} cannot be used here: try --device auto") from error
-    if probe.device.type == "cpu" and probe.device.index:
+    if probe.device.type == "cpu" and torch.device(name).index:
         raise InputError(f"the device {name!r} cannot be used here: the CPU is one device, cpu")
     return probe.device  # with its number, such as cuda:0
 
@@ -112,6 +112,8 @@ def load_optimizer(optimizer: Optimizer, saved: dict) -> None:
     """
     weights = optimizer.param_groups[0]["params"]
     moments = saved["state"]
+    if not isinstance(moments, dict):
+        raise ValueError("no moments")
     if moments and moments.keys() != set(range(len(weights))):
         raise ValueError(f"moments of {len(moments)} weights, not of {len(weights)}")
     for number, of_weight in moments.items():
