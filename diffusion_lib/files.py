@@ -105,38 +105,50 @@ def load_checkpoint(path: str | Path) -> dict:
 
 
 def check_checkpoint(checkpoint: dict) -> None:
-    """Raise ValueError for a part of a checkpoint that is not of the kind that it should be.
+    """Raise ValueError for a part of a model that is not of the kind that it should be.
 
-    Whether sizes fit the network and its optimizer is checked where these are known.
+    Whether sizes fit the network is checked where these are known.
     """
-
-    def check(where: dict, **kinds: type | tuple[type, ...]) -> None:
-        for key, kind in kinds.items():
-            value = where.get(key)
-            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-                raise ValueError(f"{key} is {type(value).__name__}")
-
-    def check_weights(weights: dict) -> None:
-        for name, values in weights.items():
-            if not isinstance(values, Tensor) or not values.isfinite().all():
-                raise ValueError(f"the weights {name} are not finite numbers")
-
-    check(checkpoint, network=dict, schedule=dict, prediction=str, weights=dict)
+    check_kinds(checkpoint, network=dict, schedule=dict, prediction=str, weights=dict)
     check_weights(checkpoint["weights"])
-    if "training" not in checkpoint:
-        return
-    check(checkpoint, training=dict)
-    training = {"scaler": {}, "name": ""} | checkpoint["training"]
-    check(training, config=dict, images=int, step=int, steps=int, seconds=(int, float))
-    check(training, weights=dict, optimizer=dict, scaler=dict, name=str)
-    check_weights(training["weights"])
-    for option, value in training["config"].items():
-        if not isinstance(value, str | int | float | None):
-            raise ValueError(f"{option} is {type(value).__name__}")
-    if not 0 <= training["step"] <= training["steps"] < 2**53:
-        raise ValueError(f"step {training['step']} of {training['steps']}")
-    if not (math.isfinite(training["seconds"]) and training["seconds"] >= 0):
-        raise ValueError(f"{training['seconds']} seconds")
+
+
+def check_training(checkpoint: dict, path: object = "the checkpoint") -> dict:
+    """The run in a checkpoint; the path is for the message.
+
+    Raises:
+        InputError: there is none, or a part of it is not of the kind that it should be.
+    """
+    try:
+        training = {"scaler": {}, "name": ""} | checkpoint["training"]
+        check_kinds(training, config=dict, images=int, step=int, steps=int, seconds=(int, float))
+        check_kinds(training, weights=dict, optimizer=dict, scaler=dict, name=str)
+        check_weights(training["weights"])
+        for option, value in training["config"].items():
+            if not isinstance(value, str | int | float | None):
+                raise ValueError(f"{option} is {type(value).__name__}")
+        if not 0 <= training["step"] <= training["steps"] < 2**53:
+            raise ValueError(f"step {training['step']} of {training['steps']}")
+        if not (math.isfinite(training["seconds"]) and training["seconds"] >= 0):
+            raise ValueError(f"{training['seconds']} seconds")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} holds no run to resume ({first_line(error)})") from error
+    return training
+
+
+def check_kinds(where: dict, **kinds: type | tuple[type, ...]) -> None:
+    """Raise ValueError for an entry that is missing, or of another kind."""
+    for key, kind in kinds.items():
+        value = where.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{key} is {type(value).__name__}")
+
+
+def check_weights(weights: dict) -> None:
+    """Raise ValueError for weights that are not finite numbers."""
+    for name, values in weights.items():
+        if not isinstance(values, Tensor) or not values.isfinite().all():
+            raise ValueError(f"the weights {name} are not finite numbers")
 
 
 def converted(checkpoint: dict, path: str | Path) -> dict:

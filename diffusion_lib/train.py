@@ -139,7 +139,7 @@ def checkpoint_to_resume(name: str, folder: Path, resume: bool, force: bool) -> 
     Raises:
         InputError: there is nothing to resume, or something that would be lost.
     """
-    from diffusion_lib.files import load_checkpoint
+    from diffusion_lib.files import check_training, load_checkpoint
     from diffusion_lib.recording import AUTOSAVE
 
     autosave, final = folder / AUTOSAVE, folder / f"{name}.pth"
@@ -148,7 +148,7 @@ def checkpoint_to_resume(name: str, folder: Path, resume: bool, force: bool) -> 
     if force:
         return {}
     checkpoint = load_checkpoint(autosave) if resume or autosave.exists() else {}
-    run = {"name": None, "step": 0, "steps": 1} | checkpoint.get("training", {})
+    run = check_training(checkpoint, autosave) if checkpoint else {"name": None}
     if resume:
         if run["name"] != name:
             raise InputError(f"{autosave} holds the run {run['name']!r}, not {name!r}")

@@ -28,6 +28,7 @@ from diffusion_lib.batches import BatchStream
 from diffusion_lib.config import TrainConfig
 from diffusion_lib.diffusion import GaussianDiffusion
 from diffusion_lib.errors import InputError
+from diffusion_lib.files import check_training
 from diffusion_lib.reports import QUARTERS, Report
 
 
@@ -276,10 +277,9 @@ class Trainer:
         """Continue a run where `save` left it; `load_checkpoint` reads the file.
 
         Raises:
-            InputError: the number of images or their channels are not what they were, or the
-                checkpoint is damaged. Then this trainer has to be made anew.
+            InputError: other images than before, or a damaged checkpoint.
         """
-        training = checkpoint["training"]
+        training = check_training(checkpoint)
         if training["images"] != len(self.batches.pixels):
             raise InputError(
                 f"the run to resume had {training['images']} images, "

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffusion_lib import GaussianDiffusion, InputError, TrainConfig, Trainer, build
-from diffusion_lib.files import load_checkpoint
+from diffusion_lib.files import check_training, load_checkpoint
 from diffusion_lib.train import resumed_config
 
 CONFIG = TrainConfig(image_size=8, width=8, patch=1, blocks=1, batch_size=4, epochs=2, device="cpu")
@@ -61,7 +61,7 @@ def use(path: Path) -> str | None:
         GaussianDiffusion.load(path)
         checkpoint = load_checkpoint(path)
         if "training" in checkpoint:
-            resumed_config(dict(checkpoint["training"]["config"]), {})
+            resumed_config(dict(check_training(checkpoint)["config"]), {})
             run = trainer()
             run.restore(checkpoint)
             if run.step < run.steps:
