@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -15,7 +14,6 @@ from torchvision.utils import make_grid
 
 from diffusion_lib.images.pixels import to_pixels
 from diffusion_lib.samplers import Step
-from diffusion_lib.schedules import NoiseSchedule
 
 if TYPE_CHECKING:
     from diffusion_lib.reports import Report
@@ -189,27 +187,6 @@ def denoising_strip(noise: Tensor, steps: Sequence[Step], stages: int = 10) -> P
         axes.set(xticks=[], yticks=[])
     rows[0, 0].set_ylabel("x_t")
     rows[1, 0].set_ylabel("predicted\nclean image")
-    return figure
-
-
-def schedule_curves(schedules: Iterable[NoiseSchedule]) -> Picture:
-    """betas, alpha_bars and log-SNR of schedules, over t / T."""
-    figure = Picture(figsize=(11, 3.2), layout="constrained")
-    panels = (
-        ("betas", "beta: variance of the noise of a step"),
-        ("alpha_bars", "alpha_bar: variance of the image left"),
-        ("log_snr", "log signal-to-noise ratio"),
-    )
-    all_axes = figure.subplots(1, 3)
-    for schedule in schedules:
-        t = torch.arange(schedule.timesteps)
-        for axes, (attribute, title) in zip(all_axes, panels, strict=True):
-            label = f"{schedule.name}, T = {schedule.timesteps}"
-            axes.plot(t / schedule.timesteps, getattr(schedule, attribute), label=label)
-            axes.set(title=title, xlabel="t / T")
-            axes.grid(alpha=0.3)
-    all_axes[0].set_yscale("log")
-    all_axes[1].legend()
     return figure
 
 

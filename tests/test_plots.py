@@ -23,7 +23,6 @@ from diffusion_lib.plots import (
     loss_curve,
     save_grid,
     save_image,
-    schedule_curves,
 )
 
 
@@ -170,22 +169,6 @@ def test_a_denoising_strip_has_ten_stages_and_may_have_more_than_there_are_steps
     few = denoising_strip(noise, steps[-3:], stages=6)
     assert len(few.axes) == 12
     assert [few.axes[i].get_title() for i in (0, 5)] == ["t = 2", "sample"]
-
-
-def test_schedule_curves_are_the_schedules():
-    schedules = [NoiseSchedule("linear", 50), NoiseSchedule("cosine", 20)]
-    figure = schedule_curves(schedules)
-    assert len(figure.axes) == 3
-    for axes, attribute in zip(figure.axes, ("betas", "alpha_bars", "log_snr"), strict=True):
-        assert axes.get_title()
-        assert axes.get_xlabel() == "t / T"
-        for line, schedule in zip(axes.get_lines(), schedules, strict=True):
-            np.testing.assert_allclose(line.get_ydata(), getattr(schedule, attribute), rtol=1e-6)
-            expected = np.arange(schedule.timesteps) / schedule.timesteps
-            np.testing.assert_allclose(line.get_xdata(), expected, atol=1e-6)
-    labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
-    assert labels == ["linear, T = 50", "cosine, T = 20"]
-    assert_draws(figure)
 
 
 def test_a_loss_curve_is_loss_over_steps():

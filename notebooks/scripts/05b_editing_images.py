@@ -304,7 +304,10 @@ exercises.check_paste_known(paste_known_solution)
 def inpaint(known, mask, repeats, seed=5):
     """DDPM in 50 steps with the known part pasted in; each step is done `repeats` times."""
     noises = torch.Generator().manual_seed(seed)
-    new = lambda: torch.randn(known.shape, generator=noises).to(device)  # noqa: E731
+
+    def new():
+        return torch.randn(known.shape, generator=noises).to(device)
+
     x = new()
     for t, s in pairwise([*timesteps[::2], -1]):
         for repeat in range(repeats):
