@@ -17,6 +17,8 @@ _MODULES = {
     "OriginalUNet": "networks.original",
     "sinusoidal_embedding": "networks.layers",
     "load_images": "images.cache",
+    "load_image_set": "images.cache",
+    "read_labels": "images.labels",
     "to_images": "images.pixels",
     "to_pixels": "images.pixels",
     "find_device": "devices",
@@ -38,7 +40,8 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from diffusion_lib.diffusion import GaussianDiffusion, build
     from diffusion_lib.errors import InputError
     from diffusion_lib.files import load_checkpoint
-    from diffusion_lib.images.cache import load_images
+    from diffusion_lib.images.cache import load_image_set, load_images
+    from diffusion_lib.images.labels import read_labels
     from diffusion_lib.images.pixels import to_images, to_pixels
     from diffusion_lib.networks.layers import sinusoidal_embedding
     from diffusion_lib.networks.original import OriginalUNet

@@ -19,8 +19,9 @@ from PIL import Image
 
 from diffusion_lib import InputError, load_images
 from diffusion_lib.batches import BatchStream
-from diffusion_lib.images import cache as decoding
-from diffusion_lib.images.cache import cache_folder
+from diffusion_lib.images import cache as caching
+from diffusion_lib.images import decode
+from diffusion_lib.images.cache import cache_folder, load_image_set
 from diffusion_lib.images.files import FolderFiles
 from diffusion_lib.images.pixels import to_images, to_pixels
 
@@ -185,6 +186,23 @@ def test_image_size_must_be_positive(images):
         load_images(images, 0)
 
 
+# Which file an image comes from
+
+
+def test_each_image_has_the_name_of_its_file(images):
+    (images / "deep").mkdir()
+    noise_image(9).save(images / "deep" / "photo.png")
+    (images / "0002.png").write_bytes(b"broken")
+    (images / "notes.txt").write_text("hello")
+    for path in (images, shutil.make_archive(str(images.parent / "set"), "zip", images)):
+        with pytest.warns(match="0002.png"):
+            found = load_image_set(path, 8)
+        again = load_image_set(path, 8)
+        names = ["0000.png", "0001.png", "0003.png", "0004.png", "0005.png", "deep/photo.png"]
+        assert found.files == again.files == names
+        assert torch.equal(found.pixels, again.pixels) and len(found.pixels) == 6
+
+
 # Channels
 
 
@@ -242,9 +260,9 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def entries(cache: Path) -> list[str]:
-    """What is in the cache, except for locks, which are empty files."""
+    """The sets in the cache, done or not; beside each lie an index and a lock."""
     names = sorted(path.name for path in cache.iterdir()) if cache.exists() else []
-    return [name for name in names if not name.endswith(".lock")]
+    return [name for name in names if not name.endswith((".json", ".lock"))]
 
 
 def fail(*_):
@@ -259,11 +277,11 @@ def test_cache_is_below_the_users_cache_folder(monkeypatch):
 
 def test_second_call_decodes_nothing(images, monkeypatch):
     first = load_images(images, 8).clone()
-    monkeypatch.setattr(decoding, "read_square", fail)
+    monkeypatch.setattr(decode, "read_square", fail)
     assert torch.equal(load_images(images, 8), first)
 
 
-def test_one_call_leaves_one_file_in_the_cache(images, cache):
+def test_one_call_leaves_one_set_in_the_cache(images, cache):
     load_images(images, 8)
     assert len(entries(cache)) == 1
 
@@ -310,12 +328,12 @@ def test_folders_of_equal_names_do_not_share_an_entry(tmp_path):
 @pytest.fixture
 def small_steps(monkeypatch):
     """Decoding that goes forward, and notes how far it is, by four files at a time."""
-    monkeypatch.setattr(decoding, "CHUNK", 4)
-    monkeypatch.setattr(decoding, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(decode, "CHUNK", 4)
+    monkeypatch.setattr(decode, "SAVE_SECONDS", 0)
 
 
 def test_interrupted_decoding_goes_on_where_it_was(tmp_path, cache, monkeypatch, small_steps):
-    folder, decoded, read_square = make_images(tmp_path / "set", 40), [], decoding.read_square
+    folder, decoded, read_square = make_images(tmp_path / "set", 40), [], decode.read_square
     spoil(folder)
 
     def interrupt(content: bytes, *settings) -> np.ndarray | None:
@@ -325,10 +343,10 @@ def test_interrupted_decoding_goes_on_where_it_was(tmp_path, cache, monkeypatch,
         return read_square(content, *settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "read_square", interrupt)
+        patch.setattr(decode, "read_square", interrupt)
         with pytest.raises(KeyboardInterrupt):
             load_images(folder, 8, workers=1)
-    monkeypatch.setattr(decoding, "read_square", lambda *a: decoded.append(a) or read_square(*a))
+    monkeypatch.setattr(decode, "read_square", lambda *a: decoded.append(a) or read_square(*a))
     pixels, messages = load_with_warnings(folder, 8)
     assert torch.equal(pixels, stack(*(noise_image(i) for i in range(40))))
     assert len(messages) == 1 and "5 broken images" in messages[0]
@@ -345,7 +363,7 @@ def test_what_is_left_by_an_interruption_at_the_very_end_is_removed(images, cach
         with pytest.raises(KeyboardInterrupt):
             load_images(images, 8)
     assert len(entries(cache)) == 2
-    monkeypatch.setattr(decoding, "read_square", fail)
+    monkeypatch.setattr(decode, "read_square", fail)
     assert len(load_images(images, 8)) == 6
     assert len(entries(cache)) == 1
 
@@ -356,10 +374,10 @@ def test_broken_images_are_named_even_if_an_earlier_call_met_them(
     folder = make_images(tmp_path / "set", 40)
     (folder / "0000.png").write_bytes(b"broken")
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "write_array", fail)
+        patch.setattr(caching, "write_array", fail)
         with pytest.raises(AssertionError):
             load_with_warnings(folder, 8)
-    monkeypatch.setattr(decoding, "read_square", fail)
+    monkeypatch.setattr(decode, "read_square", fail)
     pixels, messages = load_with_warnings(folder, 8)
     assert len(pixels) == 39 and len(messages) == 1 and "0000.png" in messages[0]
 
@@ -367,8 +385,9 @@ def test_broken_images_are_named_even_if_an_earlier_call_met_them(
 START = """
 import os, random, signal, sys, time
 from pathlib import Path
-from diffusion_lib.images import cache as decoding
-decoding.CHUNK, decoding.SAVE_SECONDS = 4, 0
+from diffusion_lib.images import decode
+from diffusion_lib.images.cache import load_images
+decode.CHUNK, decode.SAVE_SECONDS = 4, 0
 folder = sys.argv[1]
 
 def fork(function):
@@ -381,7 +400,7 @@ def fork(function):
         os._exit(0)
 
 def load():
-    decoding.load_images(folder, 8, workers=2)
+    load_images(folder, 8, workers=2)
 """
 
 KILLED_AT_RANDOM = """
@@ -416,14 +435,14 @@ print(attempt)
 """
 
 AT_ONCE = """
-read_square = decoding.read_square
+read_square = decode.read_square
 
 def noted(content, *settings):
     with open(sys.argv[2], "ab") as file:
         file.write(b"1")
     return read_square(content, *settings)
 
-decoding.read_square = noted
+decode.read_square = noted
 for child in [fork(load) for _ in range(4)]:
     os.waitpid(child, 0)
 print(os.path.getsize(sys.argv[2]))
@@ -454,7 +473,7 @@ def test_killed_processes_end_in_the_same_bytes(tmp_path, cache, monkeypatch, sc
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not decoding.fcntl, reason="no locks here")
+@pytest.mark.skipif(not caching.fcntl, reason="no locks here")
 def test_of_processes_at_once_one_decodes_and_the_others_wait(tmp_path, cache):
     folder = make_images(tmp_path / "set", 200)
     assert run(AT_ONCE, folder, tmp_path / "decoded") == 200
@@ -485,7 +504,7 @@ def test_full_disk_is_an_input_error_and_costs_no_work(images, cache, monkeypatc
         patch.setattr(np.lib.format, "write_array_header_1_0", full)
         with pytest.raises(InputError, match="No space left"):
             load_images(images, 8)
-    monkeypatch.setattr(decoding, "read_square", fail)
+    monkeypatch.setattr(decode, "read_square", fail)
     assert torch.equal(load_images(images, 8), stack(*(noise_image(i) for i in range(6))))
     assert len(entries(cache)) == 1
 

@@ -14,7 +14,7 @@ from helpers import noise_image
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
-from diffusion_lib import InputError, load_images
+from diffusion_lib import InputError, load_image_set, load_images
 from diffusion_lib.images.medical import medical_format, read_medical
 
 
@@ -282,8 +282,8 @@ def test_volumes_and_pictures_come_in_order_of_names(tmp_path):
     save_as(".nii", tmp_path / "set")
     for i, name in enumerate(["0.png", "b.png"]):
         noise_image(i, grey=True).save(tmp_path / "set" / name)
-    pixels = load_images(tmp_path / "set", 8)
-    assert len(pixels) == 14
+    pixels, files = load_image_set(tmp_path / "set", 8)
+    assert files == ["0.png", *["a.nii"] * 12, "b.png"]
     for i, place in enumerate([0, 13]):
         assert np.array_equal(pixels[place, 0], noise_image(i, grey=True))
 

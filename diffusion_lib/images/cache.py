@@ -9,38 +9,43 @@ import hashlib
 import json
 import os
 import shutil
-import textwrap
-import time
-import warnings
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from diffusion_lib.config import CHANNELS, FITS
 from diffusion_lib.errors import InputError
-from diffusion_lib.files import load_file, save_file
-from diffusion_lib.images.files import find_files, has_image_extension, make_square, read_square
-from diffusion_lib.images.medical import check_readers, has_volume_extension, read_medical
+from diffusion_lib.files import save_file
+from diffusion_lib.images.decode import decode_all, decode_chunk, warn_about_broken
+from diffusion_lib.images.files import find_files, has_image_extension
+from diffusion_lib.images.medical import check_readers
 
 try:
     import fcntl
 except ImportError:  # Windows: there, do not start two runs at once on a set that is new
     fcntl = None
 
-CACHE_VERSION = 2
-CHUNK = 64  # files that a thread decodes at a time
-SAVE_SECONDS = 2  # about so much work is lost when decoding is killed
-NEARLY_GRAY = 8  # of 255: JPEG leaves a trace of colour in grey images that were saved as RGB
+CACHE_VERSION = 3
+
+
+class ImageSet(NamedTuple):
+    """All images at a path.
+
+    pixels: uint8, shape (N, channels, image_size, image_size), in the order of the files' names,
+        mapped from a cache file.
+    files: the file of each image, as its path below the folder or in the .zip, with "/". A volume
+        gives many images, and its name stands there as many times.
+    """
+
+    pixels: Tensor
+    files: list[str]
 
 
 def load_images(
@@ -51,6 +56,18 @@ def load_images(
     workers: int | None = None,
     progress: bool = False,
 ) -> Tensor:
+    """Every image of a folder, a .zip file or a bundled set: the pixels of `load_image_set`."""
+    return load_image_set(path, image_size, channels, fit, workers, progress).pixels
+
+
+def load_image_set(
+    path: str | Path,
+    image_size: int,
+    channels: str | int = "auto",
+    fit: str = "crop",
+    workers: int | None = None,
+    progress: bool = False,
+) -> ImageSet:
     """Every image of a folder, a .zip file or a bundled set, square and of one size.
 
     Grey, palette, transparent (laid on white), CMYK, 16-bit, floating-point and EXIF-rotated images
@@ -71,10 +88,6 @@ def load_images(
         workers: threads that decode. By default one per core.
         progress: whether to show a bar while decoding.
 
-    Returns:
-        Uint8, shape (N, channels, image_size, image_size), in the order of the files' names,
-        mapped from a cache file, which is made when it is missing.
-
     Raises:
         InputError: no such path, no image in it, medical files whose reader is not installed, or a
             cache folder that cannot be written to.
@@ -89,7 +102,7 @@ def load_images(
     files = find_files(path)
     recipe = [CACHE_VERSION, image_size, channels, fit, files.fingerprint]
     cached = cache_folder() / f"{hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:32]}.npy"
-    unfinished = cached.with_suffix(".unfinished")
+    index, unfinished = cached.with_suffix(".json"), cached.with_suffix(".unfinished")
     if not cached.exists() or unfinished.exists():  # both, if it was killed just before the end
         decode = partial(decode_chunk, read=files.read, image_size=image_size, fit=fit)
         try:
@@ -107,6 +120,7 @@ def load_images(
                     as_gray = channels == "1" or (channels == "auto" and done.gray)
                     array = unfinished / "array.npy"
                     write_array(unfinished / "rgb", array, image_size, as_gray)
+                    save_file(json.dumps({"counts": done.counts}).encode(), index)
                     os.replace(array, cached)
                 shutil.rmtree(unfinished, ignore_errors=True)
         except OSError as error:
@@ -115,7 +129,9 @@ def load_images(
                 "free some space there, or set XDG_CACHE_HOME to another folder"
             ) from error
     # Copy-on-write, because torch warns of arrays that cannot be written to.
-    return torch.from_numpy(np.load(cached, mmap_mode="c"))
+    pixels = torch.from_numpy(np.load(cached, mmap_mode="c"))
+    counts = json.loads(index.read_bytes())["counts"]
+    return ImageSet(pixels, list(chain.from_iterable(map(repeat, files.names, counts))))
 
 
 def cache_folder() -> Path:
@@ -134,142 +150,6 @@ def file_lock(lock: Path) -> Iterator[None]:
         if fcntl:
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-class Chunk(NamedTuple):
-    """The result of decoding some files.
-
-    files: how many.
-    images: those that are images, each (S, S, 3).
-    gray: whether all of these are.
-    broken: names of images that cannot be read, and why.
-    """
-
-    files: int
-    images: list[np.ndarray]
-    gray: bool
-    broken: list[tuple[str, str]]
-
-
-@dataclass
-class Decoded:
-    """How far the decoding of a set has come.
-
-    files: how many are done.
-    size: bytes of the images in them.
-    gray: whether all of these are.
-    broken: names of images that cannot be read, and why.
-    """
-
-    files: int = 0
-    size: int = 0
-    gray: bool = True
-    broken: list[tuple[str, str]] = field(default_factory=list)
-
-
-def decode_chunk(
-    names: list[str], read: Callable[[str], bytes], image_size: int, fit: str
-) -> Chunk:
-    """Decode some files, one after the other."""
-    images, broken = [], []
-    for name in names:
-        try:
-            images += read_squares(name, read, image_size, fit)
-        except Exception as error:  # a broken file can raise anything
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            broken.append((name, textwrap.shorten(reason, 200, placeholder=" ...")))
-    gray = all(np.ptp(image.astype(np.int16), axis=2).max() <= NEARLY_GRAY for image in images)
-    return Chunk(len(names), images, gray, broken)
-
-
-def read_squares(
-    name: str, read: Callable[[str], bytes], image_size: int, fit: str
-) -> list[np.ndarray]:
-    """The images in a file, each (S, S, 3): mostly one, more in a volume, none if it is no image.
-
-    Raises:
-        OSError, ValueError, SyntaxError ...: a broken image.
-    """
-    content = read(name)
-    pictures = read_medical(name, content, read)
-    if pictures is not None:
-        return [make_square(picture, image_size, fit) for picture in pictures]
-    square = read_square(content, image_size, fit)
-    if square is None and has_image_extension(name):
-        raise ValueError("not an image")
-    return [] if square is None else [square]
-
-
-def decode_all(
-    names: list[str],
-    decode: Callable[[list[str]], Chunk],
-    folder: Path,
-    workers: int | None,
-    progress: bool,
-) -> Decoded:
-    """Decode files in parallel, and write the images as bytes (N, S, S, 3) to folder/rgb.
-
-    folder/progress.pth says how many are done. It is written only after the images that it counts,
-    so after a kill at any moment, another process can continue.
-    """
-    record = folder / "progress.pth"
-    done = Decoded(**load_file(record)) if record.exists() else Decoded()
-    left, workers = names[done.files :], workers or os.cpu_count()
-    length = 1 if any(map(has_volume_extension, left)) else CHUNK  # a volume holds many images
-    chunks = [left[first : first + length] for first in range(0, len(left), length)]
-    with (
-        open(folder / "rgb", "ab") as file,
-        ThreadPoolExecutor(workers) as threads,
-        tqdm(
-            total=len(names),
-            initial=done.files,
-            desc="reading images",
-            unit="file",
-            disable=not progress,
-        ) as bar,
-    ):
-        file.truncate(done.size)  # what came after the record is decoded again
-        saved = time.monotonic()
-        for number, chunk in enumerate(bounded_map(threads, decode, chunks, 2 * workers), start=1):
-            done.files += chunk.files
-            done.size += sum(map(file.write, chunk.images))
-            done.gray = done.gray and chunk.gray
-            done.broken += chunk.broken
-            bar.update(chunk.files)
-            if number == len(chunks) or time.monotonic() - saved > SAVE_SECONDS:
-                file.flush()
-                os.fsync(file.fileno())
-                save_file(asdict(done), record)
-                saved = time.monotonic()
-    return done
-
-
-def bounded_map(
-    threads: ThreadPoolExecutor, function: Callable, items: list, ahead: int
-) -> Iterator:
-    """threads.map, but with at most `ahead` results waiting in memory."""
-    waiting = deque()
-    for item in items:
-        waiting.append(threads.submit(function, item))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def warn_about_broken(broken: list[tuple[str, str]], path: str | Path) -> None:
-    """One warning that names the first ten images that were left out, and each reason once."""
-    if not broken:
-        return
-    named, told = [], set()
-    for name, reason in broken[:10]:
-        named.append(name if reason in told else f"{name} ({reason})")
-        told.add(reason)
-    more = f" and {len(broken) - 10} more" if len(broken) > 10 else ""
-    images = "image" if len(broken) == 1 else "images"
-    warnings.warn(
-        f"left out {len(broken)} broken {images} of {path}: {', '.join(named)}{more}", stacklevel=3
-    )
 
 
 def write_array(rgb: Path, target: Path, image_size: int, as_gray: bool) -> None:
