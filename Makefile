@@ -60,5 +60,9 @@ $(READY): pyproject.toml
 	    echo "Python 3.10 or newer with venv is needed: $(PYTHON) is not. Try make PYTHON=python3.12,"; \
 	    echo "or on Debian and Ubuntu: sudo apt install python3-venv"; exit 2; }
 	$(PYTHON) -m venv .venv
+ifdef CPU
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch torchvision \
+	    --index-url https://download.pytorch.org/whl/cpu
+endif
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(READY)

@@ -3,7 +3,8 @@
 The scripts in `notebooks/scripts/` are the source of every input; `notebooks/*.ipynb` hold the same
 inputs with their outputs. `run` makes the notebooks again, executed, with nothing in them that
 differs from one run to the next. `address` stamps the repository's address, which pyproject.toml
-knows, into the badge and the set-up cell of every script and notebook, and into the README.
+knows, into the badge and the set-up cell of every script and notebook, and into the README and
+CITATION.cff.
 """
 
 import re
@@ -60,14 +61,15 @@ def address() -> str:
 
 
 def stamp(text: str, address: str) -> str:
-    """A text with this address in its Colab badge, its set-up cell and its `git clone`."""
+    """A text with this address in its Colab badge, its set-up cell, its `git clone` and so on."""
     owner_and_name = address.removeprefix("https://github.com/")
     text = re.sub(
         r"(colab\.research\.google\.com/github/)[^/\s]+/[^/\s]+(/blob/main/)",
         rf"\g<1>{owner_and_name}\g<2>",
         text,
     )
-    return re.sub(r"(git\+|git clone )https?://[^\s\"'\\]+", rf"\g<1>{address}", text)
+    places = r"(git\+|git clone |repository-code: )"
+    return re.sub(rf"{places}https?://[^\s\"'\\]+", rf"\g<1>{address}", text)
 
 
 def main() -> None:
@@ -81,7 +83,8 @@ def main() -> None:
             nbformat.write(run(script), NOTEBOOKS / f"{script.stem}.ipynb")
             print(f"{script.stem}: {time.monotonic() - started:.0f} s", flush=True)
     elif task == "address":
-        for file in (*scripts, *NOTEBOOKS.glob("*.ipynb"), NOTEBOOKS.parent / "README.md"):
+        others = [NOTEBOOKS.parent / name for name in ("README.md", "CITATION.cff")]
+        for file in (*scripts, *NOTEBOOKS.glob("*.ipynb"), *others):
             file.write_text(stamp(file.read_text(), address()))
     else:
         sys.exit(__doc__)
