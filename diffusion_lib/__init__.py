@@ -7,6 +7,7 @@ use, so that `python -m diffusion_lib.train --help` need not wait for torch.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+__version__ = "0.1.0"
 _MODULES = {
     "InputError": "errors",
     "TrainConfig": "config",

@@ -4,14 +4,14 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
 from diffusion_lib.config import Config
-from diffusion_lib.errors import InputError
+from diffusion_lib.errors import InputError, did_you_mean
 
 LONGEST_NAME = 200  # bytes: most file systems allow 255, and files get endings
 
@@ -20,29 +20,50 @@ class Parser(argparse.ArgumentParser):
     """Flags may be spelled --batch_size or --batch-size; a wrong one gives one line.
 
     Flags that are not given are not in the result, which so tells what was chosen.
+
+    examples: commands that stand at the end of --help.
     """
 
-    def __init__(self, **settings):
-        super().__init__(allow_abbrev=False, argument_default=argparse.SUPPRESS, **settings)
+    def __init__(self, examples: Sequence[str] = (), **settings):
+        super().__init__(
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+            formatter_class=argparse.RawDescriptionHelpFormatter,  # one line for each example
+            epilog="\n  ".join(["examples:", *examples]) if examples else None,
+            **settings,
+        )
 
-    def add_options(self, config: type[Config]) -> None:
-        """Add a flag for every field of a configuration."""
+    def add_options(self, config: type[Config]) -> argparse._ArgumentGroup:
+        """Add a flag for every field of a configuration. Returns the group of the last one."""
+        group = self
         for option in fields(config):
             rule = option.metadata
+            if rule["group"]:
+                group = self.add_argument_group(rule["group"])
             flags = [*filter(None, [rule["short"]]), f"--{option.name}"]
             if option.type is bool:
-                self.add_argument(*flags, action="store_true", help=rule["help"])
+                group.add_argument(*flags, action="store_true", help=rule["help"])
                 continue
             optional = option.default is None  # `int | None`: the help says what None means
             kind = int if optional else option.type
             help = rule["help"] if optional else f"{rule['help']} (default: {option.default})"
             metavar = {int: "N", float: "X", str: "NAME"}[kind]
-            form = {"choices": rule["choices"]} if rule["choices"] else {"metavar": metavar}
-            self.add_argument(*flags, type=kind, help=help, **form)
+            if rule["choices"]:  # the configuration checks them
+                metavar = f"{{{','.join(rule['choices'])}}}"
+            group.add_argument(*flags, type=kind, help=help, metavar=metavar)
+        return group
 
     def parse_args(self, arguments: list[str] | None = None) -> argparse.Namespace:
         arguments = sys.argv[1:] if arguments is None else arguments
-        return super().parse_args([underscored(argument) for argument in arguments])
+        chosen, rest = self.parse_known_args([underscored(argument) for argument in arguments])
+        for argument in rest:
+            flag = argument.partition("=")[0]
+            if flag.startswith("-"):
+                known = (f for f in self._option_string_actions if f.startswith("--"))
+                self.error(f"there is no option {flag}{did_you_mean(flag, known)}")
+        if rest:
+            self.error(f"more arguments than there are names for: {' '.join(rest)}")
+        return chosen
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")

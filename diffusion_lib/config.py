@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
-from diffusion_lib.errors import InputError
+from diffusion_lib.errors import InputError, did_you_mean
 
 BUNDLED = ("faces", "digits", "brains")  # image sets and models that come with the course
 BUNDLED_NAMES = f"{', '.join(BUNDLED[:-1])} or {BUNDLED[-1]}"
@@ -41,10 +41,20 @@ def option(
     at_least: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    group: str = "",
 ) -> Any:
-    """A field, with its range and what the command line says about it."""
+    """A field, with its range and what the command line says about it.
+
+    group: under which heading --help lists it and those that follow, up to the next group.
+    """
     rule = dict(
-        help=help, short=short, choices=choices, at_least=at_least, above=above, below=below
+        help=help,
+        short=short,
+        choices=choices,
+        at_least=at_least,
+        above=above,
+        below=below,
+        group=group,
     )
     return field(default=default, metadata=rule)
 
@@ -76,6 +86,7 @@ class Config:
                 wrong = "must be a number of usual size"
             elif rule["choices"] and value not in rule["choices"]:
                 wrong = f"must be one of {', '.join(rule['choices'])}"
+                value = f"{value}{did_you_mean(value, rule['choices'])}"
             elif rule["at_least"] is not None and not value >= rule["at_least"]:
                 wrong = f"must be at least {rule['at_least']}"
             elif rule["above"] is not None and not value > rule["above"]:
@@ -91,17 +102,22 @@ class Config:
 class TrainConfig(Config):
     """One training run."""
 
-    # data
     image_size: int = option(
-        64, "width and height of the images in pixels", "-i", at_least=1, below=2**14
+        64,
+        "width and height of the images in pixels",
+        "-i",
+        at_least=1,
+        below=2**14,
+        group="images",
     )
     channels: str = option("auto", "1 for grey, 3 for colour; auto: detect", choices=CHANNELS)
     fit: str = option("crop", "how images become square: crop or squash", choices=FITS)
     flip: bool = option(False, "flip half of the images horizontally")
     workers: int = option(0, "threads that decode images; 0: one per core", at_least=0, below=1025)
 
-    # diffusion
-    timesteps: int = option(1000, "diffusion steps T", "-t", at_least=2, below=10**6)
+    timesteps: int = option(
+        1000, "diffusion steps T", "-t", at_least=2, below=10**6, group="diffusion"
+    )
     beta_schedule: str = option("linear", "noise schedule", "-s", choices=SCHEDULES)
     start: float = option(1e-4, "first beta of the schedule (cosine: unused)", above=0)
     end: float = option(0.02, "last beta of the schedule (cosine: unused)", above=0, below=1)
@@ -110,13 +126,11 @@ class TrainConfig(Config):
     prediction: str = option("epsilon", "what the network predicts", choices=PREDICTIONS)
     min_snr: float = option(0.0, "gamma of min-SNR loss weights; 0: no weights", at_least=0)
 
-    # network
-    width: int = option(64, "channels of the first level of the U-Net", at_least=8)
+    width: int = option(64, "channels of the first level of the U-Net", at_least=8, group="network")
     blocks: int = option(2, "residual blocks per level, on each side", at_least=1)
     patch: int = option(0, "side of the pixel patches folded into channels; 0: auto", at_least=0)
 
-    # optimisation
-    epochs: int = option(100, "passes through all images", "-e", at_least=1)
+    epochs: int = option(100, "passes through all images", "-e", at_least=1, group="optimisation")
     batch_size: int = option(64, "images per step", "-b", at_least=1, below=2**20)
     lr: float = option(1e-3, "peak learning rate", above=0, below=1)
     warmup: int = option(100, "steps until the learning rate reaches its peak", at_least=0)
@@ -125,16 +139,14 @@ class TrainConfig(Config):
     ema: float = option(0.999, "decay of the moving average of the weights", at_least=0, below=1)
     seed: int = option(0, "random seed", at_least=0, below=2**32)
 
-    # speed and memory
-    precision: str = option("auto", PRECISION, choices=PRECISIONS)
+    precision: str = option("auto", PRECISION, choices=PRECISIONS, group="speed and memory")
     compile: str = option(
         "auto", "compile the network; auto: on a GPU, for long runs", choices=COMPILE
     )
     accumulate: int = option(1, "compute a batch in this many parts, to save memory", at_least=1)
     checkpointing: bool = option(False, "gradient checkpointing: less memory, more time")
 
-    # the run
-    device: str = option("auto", DEVICE)
+    device: str = option("auto", DEVICE, group="the run")
     minutes: float = option(0.0, "stop cleanly after this time; 0: no limit", at_least=0)
     autosave_minutes: float = option(10.0, "minutes between autosaves within an epoch", above=0)
     sampler: str = option("dpm_solver", "sampler for the samples of each epoch", choices=SAMPLERS)

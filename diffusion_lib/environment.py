@@ -15,6 +15,8 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+from diffusion_lib import __version__
+
 # The lowest versions that the course was run with, as in pyproject.toml.
 PACKAGES = {
     "torch": "2.11",
@@ -125,7 +127,7 @@ def summary() -> str:
     existing = next(f for f in (cache_folder(), *cache_folder().parents) if f.exists())
     return "\n".join(
         [
-            f"Python       {sys.version.split()[0]}",
+            f"Python       {sys.version.split()[0]}, Simple Diffusion {__version__}",
             f"torch        {torch.__version__}, torchvision {metadata.version('torchvision')}",
             f"device       {device} {name}".rstrip(),
             f"CPU          {torch.get_num_threads()} threads of {os.cpu_count()} cores",

@@ -26,7 +26,15 @@ LOSS_IMAGES = 500  # of the real images, for the loss by timestep
 
 
 def build_parser() -> Parser:
-    parser = Parser(prog="evaluate", description="Compare a model's samples with real images.")
+    parser = Parser(
+        prog="evaluate",
+        description="Compare a model's samples with real images.",
+        examples=(
+            "python -m diffusion_lib.evaluate faces faces --num_images 500",
+            "python -m diffusion_lib.evaluate knees.pth path/to/images --output knees.json",
+            "python -m diffusion_lib.evaluate knees.pth path/to/images --held_out path/to/others",
+        ),
+    )
     parser.add_argument(
         "MODEL",
         help=f"a .pth of train or of the original project, or a bundled model: {BUNDLED_NAMES}",

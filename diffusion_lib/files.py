@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffusion_lib.errors import InputError
+from diffusion_lib.config import BUNDLED
+from diffusion_lib.errors import InputError, did_you_mean
 
 FORMAT = 2  # of the checkpoints that this version writes
 
@@ -51,7 +52,8 @@ def load_file(path: str | Path) -> dict:
         InputError: no such file, or not a checkpoint.
     """
     if not Path(path).is_file():
-        raise InputError(f"there is no file {path}")
+        beside = [str(other) for other in Path(path).parent.glob("*.pth")]
+        raise InputError(f"there is no file {path}{did_you_mean(str(path), [*BUNDLED, *beside])}")
     check_archive(path)
     try:
         with warnings.catch_warnings():

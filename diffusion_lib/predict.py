@@ -8,7 +8,15 @@ from diffusion_lib.config import BUNDLED_NAMES, PredictConfig
 
 
 def build_parser() -> Parser:
-    parser = Parser(prog="predict", description="Make new images with a trained model.")
+    parser = Parser(
+        prog="predict",
+        description="Make new images with a trained model.",
+        examples=(
+            "python -m diffusion_lib.predict faces --num_images 64 --grid",
+            "python -m diffusion_lib.predict knees.pth --output out --strip",
+            "python -m diffusion_lib.predict knees.pth --sampler ddpm --seed 0",
+        ),
+    )
     parser.add_argument(
         "MODEL",
         help=f"a .pth of train or of the original project, or a bundled model: {BUNDLED_NAMES}",

@@ -16,25 +16,33 @@ from diffusion_lib.errors import InputError
 
 
 def build_parser() -> Parser:
-    parser = Parser(prog="train", description="Train a diffusion model on a folder of images.")
+    parser = Parser(
+        prog="train",
+        description="Train a diffusion model on a folder of images.",
+        examples=(
+            "python -m diffusion_lib.train portraits faces --image_size 16 --width 24 --epochs 8",
+            "python -m diffusion_lib.train knees path/to/images --image_size 128 --dry_run",
+            "python -m diffusion_lib.train knees path/to/images --resume --epochs 200",
+        ),
+    )
     parser.add_argument("NAME", help="name of the model: its final weights are saved as NAME.pth")
     parser.add_argument(
         "PATH", help=f"a folder of images, a .zip, or a bundled set: {BUNDLED_NAMES}"
     )
-    parser.add_options(TrainConfig)
-    parser.add_argument(
+    run = parser.add_options(TrainConfig)
+    run.add_argument(
         "--folder", default=".", metavar="NAME", help="where to save everything (default: .)"
     )
-    parser.add_argument(
+    run.add_argument(
         "--resume",
         action="store_true",
         default=False,
         help="resume the run in autosave.pth with its settings",
     )
-    parser.add_argument(
+    run.add_argument(
         "--force", action="store_true", default=False, help="start again, replacing an earlier run"
     )
-    parser.add_argument(
+    run.add_argument(
         "--dry_run",
         action="store_true",
         default=False,

@@ -35,7 +35,7 @@ LAYERS = [
     ["sampling", "stopping", "estimate", "plots"],
     ["explorer", "charts", "drawings"],
     ["recording", "widgets", "benchmark"],
-    ["train", "predict", "evaluate"],
+    ["train", "predict", "evaluate", "__main__"],
 ]
 
 
@@ -179,7 +179,7 @@ def test_editors_see_the_names_that_can_be_imported():
     assert all(getattr(diffusion_lib, name) for name in dir(diffusion_lib))
 
 
-@pytest.mark.parametrize("command", ["train", "predict", "evaluate", "benchmark"])
+@pytest.mark.parametrize("command", ["__main__", "train", "predict", "evaluate", "benchmark"])
 def test_help_does_not_wait_for_torch(command):
     program = (
         "import runpy, sys; sys.argv[1:] = ['--help']\n"
@@ -222,7 +222,7 @@ def test_an_installed_package_brings_the_bundled_sets_and_models(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
     names = {path.name for path in (tmp_path / "installed").iterdir()}
-    assert names == {"diffusion_lib", f"simple_diffusion-{PROJECT['version']}.dist-info"}
+    assert names == {"diffusion_lib", f"simple_diffusion-{diffusion_lib.__version__}.dist-info"}
     program = (
         "import diffusion_lib as d; print(d.__file__);"
         "names = ('faces', 'digits', 'brains');"
