@@ -1,4 +1,6 @@
-"""Batches of images on the device, in an order that depends on nothing but the seed."""
+"""Batches of images on the device, in an order that depends on nothing but the seed; and random
+timesteps for them.
+"""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
@@ -73,3 +75,21 @@ class BatchStream:
         """Batch number k: float32 in [-1, 1], shape (B, C, H, W) or (B, ...), on the device."""
         some = self.prefetch(k) if self.ahead else self.gather(k)
         return to_images(some.to(self.device, non_blocking=True))
+
+
+def uniform(timesteps: int, shape: tuple[int, ...], **where) -> Tensor:
+    """Timesteps 0..T-1, each as likely as any other (Ho et al. 2020, algorithm 1).
+
+    where: the device and generator.
+    """
+    return torch.randint(timesteps, shape, **where)
+
+
+def logit_normal(timesteps: int, shape: tuple[int, ...], **where) -> Tensor:
+    """t = T sigmoid(z), rounded down, for z from N(0, 1): more from the middle than from the ends
+    (Esser et al. 2024, arXiv 2403.03206, section 3.1, with m = 0 and s = 1).
+    """
+    return (timesteps * torch.randn(shape, **where).sigmoid()).long()
+
+
+TIMESTEP_SAMPLING = {"uniform": uniform, "logit_normal": logit_normal}

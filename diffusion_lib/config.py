@@ -12,12 +12,19 @@ from diffusion_lib.errors import InputError, did_you_mean
 
 BUNDLED = ("faces", "digits", "brains")  # image sets and models that come with the course
 BUNDLED_NAMES = f"{', '.join(BUNDLED[:-1])} or {BUNDLED[-1]}"
-SCHEDULES = ("linear", "cosine", "quadratic", "sigmoid")
+SCHEDULES = ("linear", "cosine", "quadratic", "sigmoid", "straight")
 CHANNELS = ("auto", "1", "3")
 FITS = ("crop", "squash")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 COMPILE = ("auto", "on", "off")
-PREDICTIONS = ("epsilon", "x0", "v")
+PREDICTIONS = ("epsilon", "x0", "v", "velocity")
+TIMESTEP_SAMPLING = ("uniform", "logit_normal")
+# What --flow is short for: flow matching as in Esser et al. 2024 (arXiv 2403.03206).
+FLOW = {
+    "beta_schedule": "straight",
+    "prediction": "velocity",
+    "timestep_sampling": "logit_normal",
+}
 # The steps that a sampler takes by default; None is all, as in the paper of ddpm.
 DEFAULT_STEPS = {"dpm_solver": 20, "dpm_solver_sde": 20, "heun": 10, "ddim": 50, "ddpm": None}
 SAMPLERS = tuple(DEFAULT_STEPS)
@@ -119,11 +126,14 @@ class TrainConfig(Config):
         1000, "diffusion steps T", "-t", at_least=2, below=10**6, group="diffusion"
     )
     beta_schedule: str = option("linear", "noise schedule", "-s", choices=SCHEDULES)
-    start: float = option(1e-4, "first beta of the schedule (cosine: unused)", above=0)
-    end: float = option(0.02, "last beta of the schedule (cosine: unused)", above=0, below=1)
+    start: float = option(1e-4, "first beta (unused by cosine and straight)", above=0)
+    end: float = option(0.02, "last beta (unused by cosine and straight)", above=0, below=1)
     shift: float = option(1.0, "multiply sigma/signal by this at every timestep", above=0)
     zero_terminal_snr: bool = option(False, "rescale the schedule to pure noise at timestep T")
     prediction: str = option("epsilon", "what the network predicts", choices=PREDICTIONS)
+    timestep_sampling: str = option(
+        "uniform", "how training draws the timestep of an image", choices=TIMESTEP_SAMPLING
+    )
     min_snr: float = option(0.0, "gamma of min-SNR loss weights; 0: no weights", at_least=0)
 
     width: int = option(64, "channels of the first level of the U-Net", at_least=8, group="network")

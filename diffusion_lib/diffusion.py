@@ -17,6 +17,7 @@ from diffusion_lib.errors import InputError
 from diffusion_lib.files import FORMAT, bundled_file, first_line, load_checkpoint, save_file
 from diffusion_lib.networks import build_network, describe_network, rebuild_network
 from diffusion_lib.schedules import NoiseSchedule, expand
+from diffusion_lib.views import Views, views
 
 
 class Denoised(NamedTuple):
@@ -33,7 +34,11 @@ class GaussianDiffusion(nn.Module):
     prediction: what the network predicts:
         "epsilon"   the noise in x_t (Ho et al. 2020, arXiv 2006.11239, eq. 14)
         "x0"        the clean image
-        "v"         signal epsilon - sigma x_0 (Salimans & Ho 2022, arXiv 2202.00512, appendix D)
+        "v"         signal epsilon - sigma x_0 (Salimans & Ho 2022, arXiv 2202.00512, appendix D);
+                    on a variance-preserving path, up to its sign, what the network of EDM predicts
+                    for data of variance 1 (Karras et al. 2022, arXiv 2206.00364, eq. 7)
+        "velocity"  epsilon - x_0, the direction of the straight path (Liu et al. 2022, arXiv
+                    2209.03003, eq. 1, with time from image to noise)
 
     Attributes:
         precision: number format in which the network computes; its weights stay float32.
@@ -48,8 +53,9 @@ class GaussianDiffusion(nn.Module):
             raise InputError(f"prediction must be one of {', '.join(PREDICTIONS)}: {prediction!r}")
         if prediction == "epsilon" and schedule.signal(schedule.timesteps - 1) == 0:
             raise InputError(
-                "with zero_terminal_snr the last timestep is nothing but noise, and epsilon says "
-                "nothing about the image: take the prediction v or x0"
+                "with zero_terminal_snr or the schedule straight the last timestep is nothing but "
+                "noise, and epsilon says nothing about the image: take the prediction v or x0, or "
+                "velocity"
             )
         self.network, self.schedule, self.prediction = network, schedule, prediction
         self.precision = torch.float32
@@ -82,6 +88,8 @@ class GaussianDiffusion(nn.Module):
             return noise
         if self.prediction == "x0":
             return x0
+        if self.prediction == "velocity":
+            return noise - x0
         return self.schedule.signal(t, x0) * noise - self.schedule.sigma(t, x0) * x0
 
     def loss(self, x0: Tensor, t: int | Tensor, noise: Tensor, min_snr: float = 0.0) -> Tensor:
@@ -113,6 +121,8 @@ class GaussianDiffusion(nn.Module):
             return (gamma / snr).clamp(max=1)  # min(snr, gamma) / snr, also where snr rounds to 0
         if self.prediction == "v":  # and here one of (signal^2 + sigma^2) / sigma
             return snr.clamp(max=gamma) * (sigma / (signal**2 + sigma**2)) ** 2
+        if self.prediction == "velocity":  # and here one of (signal + sigma) / sigma
+            return snr.clamp(max=gamma) * (sigma / (signal + sigma)) ** 2
         return snr.clamp(max=gamma)
 
     def denoise(self, x_t: Tensor, t: int | Tensor, clip: str = "off") -> Denoised:
@@ -127,6 +137,9 @@ class GaussianDiffusion(nn.Module):
             x0, epsilon = (x_t - sigma * prediction) / signal, prediction
         elif self.prediction == "x0":
             x0, epsilon = prediction, (x_t - signal * prediction) / sigma
+        elif self.prediction == "velocity":
+            total = signal + sigma  # 1 on the straight path
+            x0, epsilon = (x_t - sigma * prediction) / total, (x_t + signal * prediction) / total
         else:
             square = signal**2 + sigma**2  # 1, unless the schedule does not preserve variance
             x0 = (signal * x_t - sigma * prediction) / square
@@ -135,6 +148,14 @@ class GaussianDiffusion(nn.Module):
             x0 = clip_x0(x0, clip)
             epsilon = (x_t - signal * x0) / sigma
         return Denoised(x0, epsilon)
+
+    def views(self, x_t: Tensor, t: int | Tensor) -> Views:
+        """The prediction in every form: x0, epsilon, v, velocity and the score, shape of x_t each.
+
+        t: also a tensor (N,). The five are one: each follows from any other and x_t.
+        """
+        x0, epsilon = self.denoise(x_t, t)
+        return views(x0, epsilon, self.schedule.signal(t, x_t), self.schedule.sigma(t, x_t))
 
     def checkpoint(self) -> dict:
         """Everything that `load` needs, as plain values and tensors.

@@ -17,7 +17,7 @@ from diffusion_lib.images.pixels import to_images
 from diffusion_lib.plots import as_array
 from diffusion_lib.schedules import SCHEDULES, NoiseSchedule
 
-COLORS = dict(zip(SCHEDULES, ("C0", "C1", "C2", "C3"), strict=True))  # always the same for a name
+COLORS = {name: f"C{i}" for i, name in enumerate(SCHEDULES)}  # always the same for a name
 
 
 def schedule_figure(schedules: Sequence[NoiseSchedule], picture: Tensor, t: float) -> Image.Image:
@@ -144,7 +144,7 @@ def schedule_code(
         arguments = [repr(name), f"timesteps={timesteps}"]
         if name == "cosine":
             arguments += [f"s={s:.4g}"] if s != 0.008 else []
-        else:
+        elif name != "straight":
             arguments += [f"beta_start={beta_start:.4g}"] if beta_start != 1e-4 else []
             arguments += [f"beta_end={beta_end:.4g}"] if beta_end != 0.02 else []
         lines.append(f"NoiseSchedule({', '.join(arguments)})".replace("'", '"'))

@@ -26,18 +26,21 @@ def linear(timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> 
 class NoiseSchedule:
     """The forward process, x_t = signal(t) x_0 + sigma(t) epsilon, and its posterior.
 
-    name: linear, or one of page 02: cosine, quadratic, sigmoid.
+    name: linear, or one of page 02: cosine, quadratic, sigmoid; or that of page 10: straight.
     timesteps: T, at least 2.
-    beta_start, beta_end: 0 < beta_start <= beta_end < 1; the cosine schedule does not use them.
+    beta_start, beta_end: 0 < beta_start <= beta_end < 1; cosine and straight do not use them.
     s: offset of the cosine schedule, 0 <= s < 1; the others do not use it.
     shift: more than 1 for more noise at every timestep: see `shifted`.
     zero_terminal_snr: whether the last timestep is nothing but noise: see `zero_terminal`. Then a
-        network cannot predict epsilon, only x0 or v.
+        network cannot predict epsilon, but anything else. That of straight always is.
+    path: variance_preserving: signal^2 + sigma^2 = 1; straight: signal + sigma = 1, with the same
+        ratio of the two at each timestep. auto: straight for the schedule of that name.
 
     Attributes (float64, shape (T,), on the CPU):
         betas: variance of the noise that step t adds.
         alphas: 1 - betas.
-        alpha_bars: running product of alphas, the share of the image's variance left at t.
+        alpha_bars: running product of alphas, the share of the image's variance left at t. (All
+            three are those of the variance-preserving path, on the straight one too.)
         snr, log_snr: signal-to-noise ratio alpha_bar / (1 - alpha_bar), and its natural logarithm.
 
     Raises:
@@ -51,10 +54,12 @@ class NoiseSchedule:
     s: float = 0.008
     shift: float = 1.0
     zero_terminal_snr: bool = False
+    path: str = "auto"
 
     def __post_init__(self):
         check_arguments(self)
-        shape = (self.s,) if self.name == "cosine" else (self.beta_start, self.beta_end)
+        ends = self.beta_start, self.beta_end
+        shape = {"cosine": (self.s,), "straight": ()}.get(self.name, ends)
         self.betas = SCHEDULES[self.name](self.timesteps, *shape)
         self.alphas = 1 - self.betas
         self.alpha_bars = torch.cumprod(self.alphas, dim=0)
@@ -67,10 +72,13 @@ class NoiseSchedule:
         # Entry 0 is the clean image, entry t + 1 is timestep t.
         alpha_bars = torch.cat([torch.ones(1, dtype=torch.float64), self.alpha_bars])
         self._factors = torch.stack([alpha_bars.sqrt(), (1 - alpha_bars).sqrt()])  # (2, T + 1)
+        if (self.name if self.path == "auto" else self.path) == "straight":
+            self._factors /= self._factors.sum(0)
         self._copies: dict[tuple, Tensor] = {}
 
     def signal(self, t: int | Tensor, x: Tensor | None = None) -> float | Tensor:
-        """The signal coefficient, that of x_0 in x_t: sqrt(alpha_bar_t), for -1 <= t < T.
+        """The signal coefficient, that of x_0 in x_t, for -1 <= t < T: sqrt(alpha_bar_t), or on the
+        straight path that divided by sqrt(alpha_bar_t) + sqrt(1 - alpha_bar_t).
 
         For an int, a float. For timesteps of shape (N,): shape (N, 1, ..., 1), with as many axes as
         x, in its dtype and on its device; without x, float64 of shape (N,) on the CPU.
@@ -78,7 +86,8 @@ class NoiseSchedule:
         return self._look_up(0, t, x)
 
     def sigma(self, t: int | Tensor, x: Tensor | None = None) -> float | Tensor:
-        """The noise coefficient, the standard deviation of the noise in x_t: sqrt(1 - alpha_bar_t).
+        """The noise coefficient, the standard deviation of the noise in x_t: sqrt(1 - alpha_bar_t),
+        or on the straight path 1 - signal.
 
         Arguments and shapes are those of `signal`.
         """
@@ -146,7 +155,7 @@ class NoiseSchedule:
 
 
 # --------------------------------------------------------------------------------------------------
-# Also here: the schedules of page 02
+# Also here: the schedules of pages 02 and 10
 #
 # Nichol & Dhariwal 2021, "Improved Denoising Diffusion Probabilistic Models" (arXiv 2102.09672).
 
@@ -177,7 +186,24 @@ def cosine(timesteps: int, s: float = 0.008) -> Tensor:
     return (1 - f[1:] / f[:-1]).clamp(max=0.999)
 
 
-SCHEDULES = {"linear": linear, "cosine": cosine, "quadratic": quadratic, "sigmoid": sigmoid}
+def straight(timesteps: int) -> Tensor:
+    """signal = 1 - u and sigma = u for u = (t + 1) / T, up to a common factor: the straight path
+    from the image to noise (Liu et al. 2022, arXiv 2209.03003; Lipman et al. 2022, arXiv
+    2210.02747; their time runs the other way). Float64, (T,); the last beta is 1.
+    """
+    u = torch.linspace(0, 1, timesteps + 1, dtype=torch.float64)
+    alpha_bars = (1 - u) ** 2 / ((1 - u) ** 2 + u**2)
+    return 1 - alpha_bars[1:] / alpha_bars[:-1]
+
+
+SCHEDULES = {
+    "linear": linear,
+    "cosine": cosine,
+    "quadratic": quadratic,
+    "sigmoid": sigmoid,
+    "straight": straight,
+}
+PATHS = ("auto", "variance_preserving", "straight")
 
 
 def shifted(alpha_bars: Tensor, shift: float) -> Tensor:
@@ -223,13 +249,15 @@ def check_arguments(schedule: NoiseSchedule) -> None:
         raise InputError(f"the offset s of the cosine schedule must be 0 to 1, not {schedule.s}")
     if not 0.01 <= schedule.shift <= 100:
         raise InputError(f"the shift of a schedule must be 0.01 to 100, not {schedule.shift}")
+    if schedule.path not in PATHS:
+        raise InputError(f"path must be one of {', '.join(PATHS)}, not {schedule.path!r}")
 
 
 def check_end(schedule: NoiseSchedule) -> None:
     """Raise InputError if alpha_bar falls below 1e-60, as that of linear does from about 13,800
     timesteps on.
     """
-    if schedule.alpha_bars[-1] < 1e-60:
+    if schedule.name != "straight" and schedule.alpha_bars[-1] < 1e-60:
         raise InputError(
             f"{schedule.timesteps} timesteps with betas up to {schedule.betas.max():.4g} leave an "
             "alpha_bar that rounds to 0: take fewer timesteps or a smaller beta_end"

@@ -85,23 +85,28 @@ def heun(
     clip: str = "static",
     spacing: str = "trailing",
 ) -> Iterator[Step]:
-    """A Heun-type method of second order: the trapezoidal rule for x / sigma in e^lambda.
+    """Heun's method for the probability-flow ODE (Karras et al. 2022, arXiv 2206.00364, algorithm
+    1, without the added noise): the mean of the slopes at both ends of a step.
 
-    A step of `ddim` leads to s; the network is called there again; then the step is repeated from t
-    with the mean of both x_0. Each step but the last calls the network twice.
+    Time and scale are those of the straight path, whatever the path of the model is: there the
+    slope is the velocity, epsilon - x_0, which is finite at both ends. EDM takes sigma / signal as
+    the time, which is infinite at pure noise. (For Euler's method time and scale make no
+    difference: on both paths it is `ddim`.)
 
-    This is not the sampler of EDM (Karras et al. 2022, arXiv 2206.00364, algorithm 1), which
-    applies Heun's method to dx/dsigma = (x - x_0) / sigma and has its own spacing of sigma.
+    A step of `ddim` leads to s, where the network is called again. Each step but the last calls it
+    twice.
     """
     x, schedule = noise, diffusion.schedule
     for t, s in timestep_pairs(schedule, "heun", steps, spacing):
-        # With x_0 constant during the step: x_s = shrink x_t + grow x_0.
-        shrink = schedule.sigma(s) / schedule.sigma(t)
-        grow = schedule.signal(s) - shrink * schedule.signal(t)
-        x0 = mean = diffusion.denoise(x, t, clip).x0
+        signal, sigma = schedule.signal(t), schedule.sigma(t)
+        signal_s, sigma_s = schedule.signal(s), schedule.sigma(s)
+        x0, epsilon = diffusion.denoise(x, t, clip)
+        ahead = signal_s * x0 + sigma_s * epsilon
         if s >= 0:
-            # A step of ddim, then a second prediction there.
-            ahead = shrink * x + grow * x0
-            mean = (x0 + diffusion.denoise(ahead, s, clip).x0) / 2
-        x = shrink * x + grow * mean
+            x0_s, epsilon_s = diffusion.denoise(ahead, s, clip)
+            velocity = (epsilon - x0 + epsilon_s - x0_s) / 2
+            # x / scale lies on the straight path, at the time sigma / scale.
+            scale, scale_s = signal + sigma, signal_s + sigma_s
+            ahead = scale_s * (x / scale + (sigma_s / scale_s - sigma / scale) * velocity)
+        x = ahead
         yield Step(t, x, x0)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_lib.schedules import NoiseSchedule
+from diffusion_lib.views import views
 
 
 class GaussianMixture:
@@ -74,21 +75,25 @@ class GaussianMixture:
 
 
 class IdealNetwork(nn.Module):
-    """The best possible network for a mixture: it predicts the expected epsilon.
+    """The best possible network for a mixture: it predicts the mean of epsilon given x_t, or of
+    another prediction of `GaussianDiffusion`.
 
     GaussianDiffusion(IdealNetwork(mixture, schedule), schedule) is a model without any training.
     """
 
-    def __init__(self, mixture: GaussianMixture, schedule: NoiseSchedule):
+    def __init__(
+        self, mixture: GaussianMixture, schedule: NoiseSchedule, prediction: str = "epsilon"
+    ):
         super().__init__()
-        self.mixture, self.schedule = mixture, schedule
+        self.mixture, self.schedule, self.prediction = mixture, schedule, prediction
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """epsilon = (x_t - signal E[x_0 | x_t]) / sigma. Shape of x_t."""
+        """epsilon = (x_t - signal E[x_0 | x_t]) / sigma, and what follows. Shape of x_t."""
         x = x_t.double().flatten(1)  # (N, D), in float64: the squares need the digits
         signal, sigma = self.schedule.signal(t, x), self.schedule.sigma(t, x)  # (N, 1) each
         x0 = self.mixture.posterior_mean(x, signal, sigma)
-        return ((x - signal * x0) / sigma).to(x_t.dtype).view_as(x_t)
+        means = views(x0, (x - signal * x0) / sigma, signal, sigma)
+        return getattr(means, self.prediction).to(x_t.dtype).view_as(x_t)
 
 
 def spiral(turns: float = 1.75, components: int = 400, std: float = 0.04) -> GaussianMixture:

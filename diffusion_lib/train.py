@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from diffusion_lib.cli import Parser, check_name, run
-from diffusion_lib.config import BUNDLED_NAMES, FREE_ON_RESUME, TrainConfig
+from diffusion_lib.config import BUNDLED_NAMES, FLOW, FREE_ON_RESUME, TrainConfig
 from diffusion_lib.errors import InputError
 
 
@@ -30,6 +30,12 @@ def build_parser() -> Parser:
         "PATH", help=f"a folder of images, a .zip, or a bundled set: {BUNDLED_NAMES}"
     )
     run = parser.add_options(TrainConfig)
+    run.add_argument(
+        "--flow",
+        action="store_true",
+        default=False,
+        help="flow matching: " + " ".join(f"--{name} {value}" for name, value in FLOW.items()),
+    )
     run.add_argument(
         "--folder", default=".", metavar="NAME", help="where to save everything (default: .)"
     )
@@ -56,6 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     name, path, folder, resume, force, dry_run = (
         chosen.pop(key) for key in ("NAME", "PATH", "folder", "resume", "force", "dry_run")
     )
+    chosen = {**(FLOW if chosen.pop("flow") else {}), **chosen}
     check_name("NAME", name, "--folder")
     if name == "autosave":
         raise InputError("NAME must not be 'autosave': the run to resume is saved as autosave.pth")

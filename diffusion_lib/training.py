@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from diffusion_lib import advice, compiling, devices, distributed, graphs
-from diffusion_lib.batches import BatchStream
+from diffusion_lib.batches import TIMESTEP_SAMPLING, BatchStream
 from diffusion_lib.config import TrainConfig
 from diffusion_lib.diffusion import GaussianDiffusion
 from diffusion_lib.errors import InputError
@@ -144,7 +144,8 @@ class Trainer:
         # and keeps its slice. (The factor keeps seeds apart: on the CPU only 32 bits count.)
         x0 = self.batches.batch(self.step)  # (B, C, H, W), in [-1, 1]
         self.generator.manual_seed(self.config.seed * 2_654_435_761 + self.step)
-        t = self.draw(partial(torch.randint, self.diffusion.schedule.timesteps))  # (B,)
+        drawn_from = TIMESTEP_SAMPLING[self.config.timestep_sampling]
+        t = self.draw(partial(drawn_from, self.diffusion.schedule.timesteps))  # (B,)
         noise = self.draw(torch.randn, *x0.shape[1:])  # (B, C, H, W)
         if self.config.flip:
             flipped = self.draw(torch.rand, 1, 1, 1) < 0.5  # (B, 1, 1, 1)
@@ -224,9 +225,7 @@ class Trainer:
         return wrapped.train()
 
     def add_losses(self, t: Tensor, losses: Tensor) -> Tensor:
-        """Add the losses of images, (B,), to the sums of their quarters of the timesteps. Returns
-        their mean, shape ().
-        """
+        """Add losses, (B,), to the sums of their quarters of the timesteps. Returns their mean."""
         quarter = (t * QUARTERS / self.diffusion.schedule.timesteps).long()
         self.loss_sums.index_add_(1, quarter, torch.stack([losses, torch.ones_like(losses)]))
         return losses.mean()

@@ -1,14 +1,10 @@
-"""What several test files need: images, calls of a network, and a schedule of another kind."""
+"""What several test files need: images, and calls of a network."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor, nn
-
-from diffusion_lib.schedules import NoiseSchedule, expand
 
 
 def noise_image(seed: int, size: int = 8, grey: bool = False) -> Image.Image:
@@ -30,30 +26,3 @@ def record_calls(network: nn.Module) -> list[tuple[Tensor, Tensor]]:
     calls = []
     network.register_forward_pre_hook(lambda _, inputs: calls.append(inputs))
     return calls
-
-
-@dataclass(eq=False)
-class FlowSchedule:
-    """x_t = (1 - u) x_0 + u epsilon, as in flow matching: it does not preserve variance.
-
-    u = (t + 1) / (T + 1), so that signal is never 0.
-    """
-
-    timesteps: int = 100
-
-    def sigma(self, t: int | Tensor, x: Tensor | None = None) -> float | Tensor:
-        if isinstance(t, int):
-            return (t + 1) / (self.timesteps + 1)
-        u = (t.double() + 1) / (self.timesteps + 1)
-        return u if x is None else expand(u, x)
-
-    def signal(self, t: int | Tensor, x: Tensor | None = None) -> float | Tensor:
-        return 1 - self.sigma(t, x)
-
-    @property
-    def log_snr(self) -> Tensor:
-        t = torch.arange(self.timesteps)
-        return 2 * (self.signal(t) / self.sigma(t)).log()
-
-    add_noise = NoiseSchedule.add_noise
-    posterior = NoiseSchedule.posterior

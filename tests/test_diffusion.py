@@ -19,13 +19,11 @@ from diffusion_lib import (
     load_images,
     sample,
 )
-from diffusion_lib.config import BUNDLED, CLIPS
+from diffusion_lib.config import BUNDLED, CLIPS, PREDICTIONS
 from diffusion_lib.diffusion import clip_x0
 from diffusion_lib.files import bundled_file
 from diffusion_lib.images.pixels import to_images
 from diffusion_lib.metrics import loss_by_timestep
-
-PREDICTIONS = ("epsilon", "x0", "v")
 
 
 class Answer(nn.Module):
@@ -52,7 +50,8 @@ def noisy(shape=(6, 2, 4, 4), schedule="cosine"):
 
 
 def ideal_answer(prediction, x0, noise, a, b):
-    return {"epsilon": noise, "x0": x0, "v": a * noise - b * x0}[prediction]
+    answers = {"epsilon": noise, "x0": x0, "v": a * noise - b * x0, "velocity": noise - x0}
+    return answers[prediction]
 
 
 def small_model(prediction="v", seed=0):

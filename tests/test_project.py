@@ -27,11 +27,11 @@ WHOLE = ("exercises", "benchmark")
 LAYERS = [
     ["errors", "distributed", "images", "images.pixels", "networks.layers", "reports"],
     ["config", "schedules", "networks.unet", "networks.original", "images.medical"],
-    ["files", "cli", "spacing", "networks", "batches", "neighbors"],
+    ["files", "cli", "spacing", "networks", "batches", "neighbors", "views"],
     ["devices", "compiling", "features", "toys", "exercises", "images.files"],
     ["diffusion", "graphs", "images.decode", "images.labels"],
     ["samplers", "metrics", "advice", "images.cache"],
-    ["solvers", "training", "environment"],
+    ["solvers", "training", "environment", "paths", "likelihood"],
     ["sampling", "stopping", "estimate", "plots"],
     ["explorer", "charts", "drawings"],
     ["recording", "widgets", "benchmark"],

@@ -13,7 +13,7 @@ import torch
 from helpers import make_images, noise_image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from diffusion_lib import GaussianDiffusion, TrainConfig, build, diffusion, train, training
+from diffusion_lib import GaussianDiffusion, TrainConfig, build, diffusion, predict, train, training
 from diffusion_lib.files import load_checkpoint
 from diffusion_lib.samplers import ddpm
 from diffusion_lib.sampling import SAMPLERS
@@ -683,3 +683,42 @@ def test_a_dry_run_of_a_run_to_resume_counts_what_is_left(run, resume):
     run("mine", "-e", 3)
     outcome = resume("mine", "-e", 5, "--dry-run")
     assert outcome.status == 0 and "steps               4: 2 an epoch" in outcome.out
+
+
+def test_flow_alone_gives_a_run_of_flow_matching_that_predict_needs_nothing_for(
+    command, images, tmp_path
+):
+    small = ("-i", 8, "--width", 8, "-b", 4, "-e", 1, "-t", 20, "--device", "cpu", *QUIET)
+    outcome = command(train.main, "train", "mine", images, *small, "--flow")
+    assert outcome.status == 0 and outcome.messages == []
+    model = GaussianDiffusion.load("mine.pth")
+    assert (model.schedule.name, model.prediction) == ("straight", "velocity")
+    config = load_checkpoint("autosave.pth")["training"]["config"]
+    assert config["timestep_sampling"] == "logit_normal"
+    outcome = command(predict.main, "predict", "mine.pth", "-i", 2, "--device", "cpu")
+    assert outcome.status == 0 and outcome.messages == []
+    assert sorted(path.name for path in tmp_path.glob("predict*")) == [
+        "predict0.png",
+        "predict1.png",
+    ]
+
+
+def test_a_chosen_setting_goes_before_what_flow_is_short_for(run):
+    run("mine", "--flow", "--prediction", "x0", "--timestep_sampling", "uniform")
+    config = load_checkpoint("autosave.pth")["training"]["config"]
+    names = "beta_schedule", "prediction", "timestep_sampling"
+    assert [config[name] for name in names] == ["cosine", "x0", "uniform"]
+
+
+def test_a_run_with_flow_is_resumed_with_and_without_it(run, resume):
+    run("mine", "-s", "straight", "--flow")
+    assert resume("mine", "-e", 2, "--flow").status == 0
+    assert resume("mine", "-e", 3).status == 0
+    run("plain", "--force")
+    assert_refused(resume("plain", "-e", 2, "--flow"), "--beta_schedule straight")
+
+
+def test_logit_normal_timesteps_reach_the_training(run):
+    run("plain", "--lr", 0.01)
+    run("other", "--lr", 0.01, "--timestep_sampling", "logit_normal")
+    assert not equal(weights_of("plain.pth"), weights_of("other.pth"))

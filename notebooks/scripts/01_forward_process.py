@@ -489,6 +489,7 @@ print(f"posterior: differs by {(theirs - ours).abs().max():.6f}")
 # | Also there | Why |
 # |---|---|
 # | `cosine`, `quadratic`, `sigmoid`, `SCHEDULES` | page 02 builds and compares these schedules |
+# | `straight`, `PATHS` | page 10 takes another path from images to noise |
 # | `shifted`, `zero_terminal` | pages 02 and 02b change the ends of a schedule with them |
 # | `expand` | gives the N timesteps of a batch the axes of its images, (N, 1, 1, 1) |
 # | `check_arguments`, `check_end` | report in one line why a schedule cannot be built |

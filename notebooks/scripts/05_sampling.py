@@ -496,11 +496,10 @@ charts.points(for_ddpm)
 # |---|---|---|
 # | `dpm_solver` | DPM-Solver++(2M): it extrapolates from the step before, linearly in $\lambda$ (Lu et al. 2022, [arXiv 2211.01095](https://arxiv.org/abs/2211.01095)) | 1 a step |
 # | `dpm_solver_sde` | the same for the stochastic process, with fresh noise at each step | 1 a step |
-# | `heun` | it takes a DDIM step, predicts again there, and repeats the step with the mean | 2 a step |
+# | `heun` | Heun's method: it takes a DDIM step, predicts again there, and repeats the step with the mean of both slopes (Karras et al. 2022, *EDM*, [arXiv 2206.00364](https://arxiv.org/abs/2206.00364), algorithm 1) | 2 a step |
 #
-# Our `heun` is a Heun-type method in $e^\lambda$. The sampler of EDM (Karras et al. 2022,
-# [arXiv 2206.00364](https://arxiv.org/abs/2206.00364)) uses Heun's method in another variable, with
-# its own noise levels. We measure the distance to the result of 400 small steps.
+# Page 09 derives the ODE and measures the orders. Here we measure the distance to the result of 400
+# small steps.
 #
 # **Predict.** `heun` calls the network twice a step. With 10 calls in all, which of the three is
 # closest?

@@ -51,15 +51,15 @@ device = find_device()
 # | `ddim` | keeps $\hat x_0$ and the predicted noise fixed until the next level; deterministic, first order | 1 |
 # | `dpm_solver` | extrapolates $\hat x_0$ along a line through this and the last estimate (DPM-Solver++(2M)); deterministic, second order | 1 |
 # | `dpm_solver_sde` | the same, with fresh noise in each step; stochastic | 1 |
-# | `heun` | makes a trial step, calls the network again at its end, and uses the mean of the two estimates; deterministic, second order | 2 |
+# | `heun` | makes a trial step, calls the network again at its end, and uses the mean of the two slopes; deterministic, second order | 2 |
 #
 # The **order** of a method says how its error falls with the number of steps $n$: like $1/n$ for
 # first order, like $1/n^2$ for second order, if $n$ is large and $\hat x_0$ changes smoothly. The
 # two `dpm_solver` are those of Lu et al. (2022), *DPM-Solver++*, [arXiv
-# 2211.01095](https://arxiv.org/abs/2211.01095). Our `heun` is a method of Heun's type, which
-# averages $\hat x_0$. It is *not* the sampler of EDM (Karras et al. 2022, [arXiv
-# 2206.00364](https://arxiv.org/abs/2206.00364)). EDM averages the slope $(x - \hat x_0)/\sigma$
-# over $\sigma$, and places its noise levels differently. So nothing here is a result about EDM.
+# 2211.01095](https://arxiv.org/abs/2211.01095). `heun` is Heun's method, as in algorithm 1 of EDM
+# (Karras et al. 2022, [arXiv 2206.00364](https://arxiv.org/abs/2206.00364)), but EDM takes another
+# variable as the time (page 09) and places its noise levels differently. So nothing here is a result
+# about EDM.
 #
 # The deterministic samplers all solve one differential equation. From the same noise they approach
 # the same image. So their **solver error** can be measured without a distance between
