@@ -30,7 +30,7 @@ LAYERS = [
     ["files", "cli", "spacing", "networks", "batches", "neighbors", "views"],
     ["devices", "compiling", "features", "toys", "exercises", "images.files"],
     ["diffusion", "graphs", "images.decode", "images.labels"],
-    ["samplers", "metrics", "advice", "images.cache"],
+    ["samplers", "metrics", "advice", "images.cache", "hub"],
     ["solvers", "training", "environment", "paths", "likelihood"],
     ["sampling", "stopping", "estimate", "plots"],
     ["explorer", "charts", "drawings"],
