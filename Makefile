@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 LINT = $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
 
-.PHONY: help lab test check test-gpu demo notebooks weights address clean
+.PHONY: help lab test check test-gpu demo notebooks weights address site clean
 
 help:
 	@echo "make lab        open the course in JupyterLab"
@@ -15,6 +15,7 @@ help:
 	@echo "make notebooks  run all pages again from their scripts and store what they show"
 	@echo "make weights    train the bundled models again (about an hour and a half)"
 	@echo "make address    stamp the repository's address, as pyproject.toml has it, into the pages"
+	@echo "make site       the course as web pages, in build/site/html"
 	@echo "make clean      remove .venv and caches; pictures and models stay"
 
 lab: $(READY)
@@ -50,6 +51,10 @@ weights: $(READY)
 
 address: $(READY)
 	$(BIN)/python notebooks/build.py address
+
+site: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[site]'
+	$(BIN)/python .github/site/build.py
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist

@@ -46,6 +46,10 @@ def recipe(target: str) -> list[str]:
 def test_a_workflow_may_only_read_and_runs_what_exists(path):
     workflow = read(path)
     assert workflow["permissions"] == {"contents": "read"}
+    more = {
+        name: job["permissions"] for name, job in workflow["jobs"].items() if "permissions" in job
+    }
+    assert more in ({}, {"publish": {"pages": "write", "id-token": "write"}})
     assert all(job["timeout-minutes"] <= 90 for job in workflow["jobs"].values())
     for line in commands(workflow):
         for target in re.findall(r"^make (\S+)", line):
