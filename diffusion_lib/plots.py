@@ -9,9 +9,11 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
+from PIL.ExifTags import Base
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from diffusion_lib.images.account import BMP_MARK, MARK
 from diffusion_lib.images.pixels import to_pixels
 from diffusion_lib.samplers import Step
 
@@ -24,6 +26,10 @@ class Picture(Figure):
 
     It is made without pyplot, which would show it a second time, and keep it in memory.
     """
+
+    def save(self, path: str | Path) -> None:
+        """Write the picture as .png, marked as made by this program."""
+        self.savefig(path, format="png", metadata={"Software": MARK})
 
     def _repr_png_(self) -> bytes:
         png = io.BytesIO()
@@ -205,7 +211,7 @@ def loss_curve(reports: Sequence["Report"], title: str = "") -> Picture:
 def save_image(image: Tensor, path: str | Path) -> None:
     """Write one image (C, H, W) in [-1, 1], pixel for pixel; the name says in which format."""
     array = to_pixels(image).permute(1, 2, 0).cpu().numpy()
-    Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array).save(path, quality=95)
+    save_marked(Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array), path)
 
 
 def grid_image(images: Tensor, columns: int | None = None) -> Image.Image:
@@ -218,4 +224,17 @@ def grid_image(images: Tensor, columns: int | None = None) -> Image.Image:
 
 def save_grid(images: Tensor, path: str | Path, columns: int | None = None) -> None:
     """Write images as one picture, small ones enlarged to at least 64 pixels."""
-    grid_image(images, columns).save(path)
+    save_marked(grid_image(images, columns), path)
+
+
+def save_marked(picture: Image.Image, path: str | Path) -> None:
+    """Write a picture with a word in it by which it is known to be no training image."""
+    exif = Image.Exif()
+    exif[Base.Software] = MARK
+    content = io.BytesIO()
+    format = Image.registered_extensions().get(Path(path).suffix.lower())
+    picture.save(content, format, quality=95, exif=exif)
+    content = bytearray(content.getvalue())
+    if content.startswith(b"BM"):  # a .bmp has no Exif
+        content[6:10] = BMP_MARK
+    Path(path).write_bytes(content)

@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     if config.strip:
         path = free_path(folder / f"{config.name}_strip.png")
         noise, steps = trajectory(diffusion, min(config.batch_size, config.num_images), **how)
-        denoising_strip(noise, steps).savefig(path)
+        denoising_strip(noise, steps).save(path)
         print(f"from noise to the first image: {path}")
 
 

@@ -123,7 +123,7 @@ def draw_samples(trainer: Trainer, file: str, folder: Path, log: Log, count: int
     (folder / "out").mkdir(parents=True, exist_ok=True)
     (folder / "plot").mkdir(parents=True, exist_ok=True)
     save_grid(steps[-1].x, folder / "out" / file)
-    denoising_strip(noise, steps).savefig(folder / "plot" / file)
+    denoising_strip(noise, steps).save(folder / "plot" / file)
     log.add_samples(steps[-1].x, trainer.step)
     if steps[-1].x.flatten(2).std(dim=2).max() < CONSTANT:
         warnings.warn(

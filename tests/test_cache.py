@@ -22,7 +22,7 @@ from diffusion_lib.batches import BatchStream
 from diffusion_lib.images import cache as caching
 from diffusion_lib.images import decode
 from diffusion_lib.images.cache import cache_folder, load_image_set
-from diffusion_lib.images.files import FolderFiles
+from diffusion_lib.images.folders import FolderFiles
 from diffusion_lib.images.pixels import to_images, to_pixels
 
 CPU = torch.device("cpu")
@@ -90,9 +90,9 @@ def test_broken_images_are_left_out_and_named_in_one_warning(images):
     assert torch.equal(pixels, expected)
     assert len(messages) == 1 and "\n" not in messages[0]
     assert [name for name in broken if name not in messages[0]] == []
-    assert "5 broken images" in messages[0]
-    assert "empty.jpg (not an image), garbage.png, " in messages[0]  # each reason once
-    assert "nowhere.png (No such file or directory)" in messages[0]
+    assert "6 images from 6 files; left out: 5 damaged (" in messages[0]
+    assert "empty.jpg: not an image, garbage.png, " in messages[0]  # each reason once
+    assert "nowhere.png: No such file or directory" in messages[0]
 
 
 def test_many_broken_images_are_counted_and_only_some_of_them_named(images):
@@ -111,7 +111,7 @@ def test_a_file_that_cannot_be_read_counts_as_broken(images, monkeypatch):
     monkeypatch.setattr(FolderFiles, "read", read)
     pixels, messages = load_with_warnings(images, 8)
     assert len(pixels) == 5 and len(messages) == 1
-    assert "0002.png (Permission denied)" in messages[0]
+    assert "0002.png: Permission denied" in messages[0]
 
 
 @pytest.mark.parametrize("content", ["nothing", "text", "broken"])
@@ -195,9 +195,8 @@ def test_each_image_has_the_name_of_its_file(images):
     (images / "0002.png").write_bytes(b"broken")
     (images / "notes.txt").write_text("hello")
     for path in (images, shutil.make_archive(str(images.parent / "set"), "zip", images)):
-        with pytest.warns(match="0002.png"):
-            found = load_image_set(path, 8)
-        again = load_image_set(path, 8)
+        with pytest.warns(match="1 damaged .0002.png"):
+            found, again = (load_image_set(path, 8) for _ in range(2))
         names = ["0000.png", "0001.png", "0003.png", "0004.png", "0005.png", "deep/photo.png"]
         assert found.files == again.files == names
         assert torch.equal(found.pixels, again.pixels) and len(found.pixels) == 6
@@ -277,7 +276,7 @@ def test_cache_is_below_the_users_cache_folder(monkeypatch):
 
 def test_second_call_decodes_nothing(images, monkeypatch):
     first = load_images(images, 8).clone()
-    monkeypatch.setattr(decode, "read_square", fail)
+    monkeypatch.setattr(decode, "read_pictures", fail)
     assert torch.equal(load_images(images, 8), first)
 
 
@@ -333,23 +332,23 @@ def small_steps(monkeypatch):
 
 
 def test_interrupted_decoding_goes_on_where_it_was(tmp_path, cache, monkeypatch, small_steps):
-    folder, decoded, read_square = make_images(tmp_path / "set", 40), [], decode.read_square
+    folder, decoded, read_pictures = make_images(tmp_path / "set", 40), [], decode.read_pictures
     spoil(folder)
 
     def interrupt(content: bytes, *settings) -> np.ndarray | None:
         if len(decoded) == 21:
             raise KeyboardInterrupt
         decoded.append(content)
-        return read_square(content, *settings)
+        return read_pictures(content, *settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(decode, "read_square", interrupt)
+        patch.setattr(decode, "read_pictures", interrupt)
         with pytest.raises(KeyboardInterrupt):
             load_images(folder, 8, workers=1)
-    monkeypatch.setattr(decode, "read_square", lambda *a: decoded.append(a) or read_square(*a))
+    monkeypatch.setattr(decode, "read_pictures", lambda *a: decoded.append(a) or read_pictures(*a))
     pixels, messages = load_with_warnings(folder, 8)
     assert torch.equal(pixels, stack(*(noise_image(i) for i in range(40))))
-    assert len(messages) == 1 and "5 broken images" in messages[0]
+    assert len(messages) == 1 and "5 damaged" in messages[0]
     assert 44 <= len(decoded) < 44 + 12
     assert len(entries(cache)) == 1
 
@@ -363,7 +362,7 @@ def test_what_is_left_by_an_interruption_at_the_very_end_is_removed(images, cach
         with pytest.raises(KeyboardInterrupt):
             load_images(images, 8)
     assert len(entries(cache)) == 2
-    monkeypatch.setattr(decode, "read_square", fail)
+    monkeypatch.setattr(decode, "read_pictures", fail)
     assert len(load_images(images, 8)) == 6
     assert len(entries(cache)) == 1
 
@@ -374,10 +373,10 @@ def test_broken_images_are_named_even_if_an_earlier_call_met_them(
     folder = make_images(tmp_path / "set", 40)
     (folder / "0000.png").write_bytes(b"broken")
     with monkeypatch.context() as patch:
-        patch.setattr(caching, "write_array", fail)
+        patch.setattr(caching, "write_set", fail)
         with pytest.raises(AssertionError):
             load_with_warnings(folder, 8)
-    monkeypatch.setattr(decode, "read_square", fail)
+    monkeypatch.setattr(decode, "read_pictures", fail)
     pixels, messages = load_with_warnings(folder, 8)
     assert len(pixels) == 39 and len(messages) == 1 and "0000.png" in messages[0]
 
@@ -435,14 +434,14 @@ print(attempt)
 """
 
 AT_ONCE = """
-read_square = decode.read_square
+read_pictures = decode.read_pictures
 
 def noted(content, *settings):
     with open(sys.argv[2], "ab") as file:
         file.write(b"1")
-    return read_square(content, *settings)
+    return read_pictures(content, *settings)
 
-decode.read_square = noted
+decode.read_pictures = noted
 for child in [fork(load) for _ in range(4)]:
     os.waitpid(child, 0)
 print(os.path.getsize(sys.argv[2]))
@@ -504,7 +503,7 @@ def test_full_disk_is_an_input_error_and_costs_no_work(images, cache, monkeypatc
         patch.setattr(np.lib.format, "write_array_header_1_0", full)
         with pytest.raises(InputError, match="No space left"):
             load_images(images, 8)
-    monkeypatch.setattr(decode, "read_square", fail)
+    monkeypatch.setattr(decode, "read_pictures", fail)
     assert torch.equal(load_images(images, 8), stack(*(noise_image(i) for i in range(6))))
     assert len(entries(cache)) == 1
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from diffusion_lib import InputError
 from diffusion_lib.config import BUNDLED
-from diffusion_lib.images.files import find_files, read_square
+from diffusion_lib.images.files import read_square
+from diffusion_lib.images.folders import find_files
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -123,8 +124,8 @@ def test_16_bits_are_scaled_and_do_not_turn_white(format):
     assert tuple(pixels[0, :2, 0]) == (0, 255)
 
 
-@pytest.mark.parametrize("value, expected", [(257 * 30, 30), (4096, 16), (803, 50)])
-def test_16_bits_of_one_value_keep_their_brightness(value, expected):
+@pytest.mark.parametrize("value, expected", [(257 * 150, 150), (4096, 128), (803, 200), (9, 9)])
+def test_white_is_the_largest_number_of_as_many_bits_as_are_used(value, expected):
     assert (read(Image.fromarray(np.full((8, 8), value, np.uint16))) == expected).all()
 
 

@@ -80,7 +80,7 @@ def test_folders_without_an_image_are_left_out_with_a_warning(tmp_path, prefix):
     for name in ("bird", "fish", ".git"):
         (tmp_path / prefix / name).mkdir()
     (tmp_path / prefix / "bird" / "a.png").write_bytes(b"broken")
-    with pytest.warns(match="broken"):
+    with pytest.warns(match="1 damaged"):
         files = load_image_set(tmp_path, 8).files
     with pytest.warns(match="2 classes of 'folder' .* left out.*: bird, fish$"):
         found = read_labels(tmp_path, files, "folder")

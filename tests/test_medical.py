@@ -173,8 +173,8 @@ def test_dicoms_that_cannot_be_decoded_are_named_with_the_reason(knees):
     (knees / "z.dcm").write_bytes(b"text")
     pixels, messages = load_with_warnings(knees)
     assert len(pixels) == 6 and len(messages) == 1 and "\n" not in messages[0]
-    assert "3 broken images" in messages[0] and "z.dcm (" in messages[0]
-    assert "x.dcm (Unable to deco" in messages[0]  # "decompress", or "decode" with more readers
+    assert "3 damaged (" in messages[0] and "z.dcm: not a DICOM file" in messages[0]
+    assert "x.dcm: Unable to deco" in messages[0]  # "decompress", or "decode" with more readers
     assert "y.dcm, " in messages[0]  # the same reason is not told twice
 
 
@@ -282,7 +282,7 @@ def test_volumes_and_pictures_come_in_order_of_names(tmp_path):
     save_as(".nii", tmp_path / "set")
     for i, name in enumerate(["0.png", "b.png"]):
         noise_image(i, grey=True).save(tmp_path / "set" / name)
-    pixels, files = load_image_set(tmp_path / "set", 8)
+    pixels, files, *_ = load_image_set(tmp_path / "set", 8)
     assert files == ["0.png", *["a.nii"] * 12, "b.png"]
     for i, place in enumerate([0, 13]):
         assert np.array_equal(pixels[place, 0], noise_image(i, grey=True))
@@ -297,8 +297,8 @@ def test_broken_volumes_are_named(tmp_path):
     (tmp_path / "set" / "cut.nii.gz").write_bytes(gzip.compress(content)[:-50])
     (tmp_path / "set" / "text.nii").write_text("text" * 100)
     pixels, messages = load_with_warnings(tmp_path / "set")
-    assert len(pixels) == 12 and len(messages) == 1 and "4 broken images" in messages[0]
-    assert "alone.hdr (No such file" in messages[0]
+    assert len(pixels) == 12 and len(messages) == 1 and "4 damaged (" in messages[0]
+    assert "alone.hdr: No such file" in messages[0]
 
 
 @pytest.mark.parametrize("content", [b"#?RADIANCE\n", b"ENVI\nsamples = 3\n", b""])

@@ -17,7 +17,7 @@ from diffusion_lib.benchmark.timing import Stopwatch, take_turns
 from diffusion_lib.config import TrainConfig
 from diffusion_lib.diffusion import build
 from diffusion_lib.images.cache import load_images
-from diffusion_lib.images.files import find_files
+from diffusion_lib.images.folders import find_files
 from diffusion_lib.training import Trainer
 
 ROUNDS = 5

@@ -9,6 +9,8 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,23 +18,25 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion_lib import distributed
 from diffusion_lib.config import CHANNELS, FITS
 from diffusion_lib.errors import InputError
-from diffusion_lib.files import save_file
-from diffusion_lib.images.decode import decode_all, decode_chunk, warn_about_broken
-from diffusion_lib.images.files import find_files, has_image_extension
+from diffusion_lib.images.account import account, is_missed, merged
+from diffusion_lib.images.decode import decode_all, decode_chunk
+from diffusion_lib.images.folders import find_files
+from diffusion_lib.images.formats import has_image_extension, plugins
 from diffusion_lib.images.medical import check_readers
+from diffusion_lib.images.store import open_set, write_set
 
 try:
     import fcntl
 except ImportError:  # Windows: there, do not start two runs at once on a set that is new
     fcntl = None
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 
 
 class ImageSet(NamedTuple):
@@ -42,10 +46,15 @@ class ImageSet(NamedTuple):
         mapped from a cache file.
     files: the file of each image, as its path below the folder or in the .zip, with "/". A volume
         gives many images, and its name stands there as many times.
+    fingerprint: changes when the pixels do.
+    summary: one line that accounts for all that lies at the path: how many images, and what was
+        left out.
     """
 
     pixels: Tensor
     files: list[str]
+    fingerprint: str
+    summary: str
 
 
 def load_images(
@@ -70,11 +79,15 @@ def load_image_set(
 ) -> ImageSet:
     """Every image of a folder, a .zip file or a bundled set, square and of one size.
 
-    Grey, palette, transparent (laid on white), CMYK, 16-bit, floating-point and EXIF-rotated images
-    come out as they look in a viewer. So do DICOM files, each frame an image, and the axial slices
-    in the central half of NIfTI and Analyze volumes; of both, nearly empty slices are left out.
-    Hidden files and files that are not images are skipped. Broken images are left out, and named in
-    one warning.
+    Grey, palette, transparent (laid on white), CMYK, floating-point and EXIF-rotated images come
+    out as they look in a viewer, with the colours of sRGB. Those of more than 8 bits share one
+    scale in the whole set. Every page of a TIFF is an image, and every frame of a DICOM file, and
+    of NIfTI and Analyze volumes the axial slices in the central half. Left out are nearly empty
+    slices, pictures that this program made, hidden files, and what systems keep beside photos.
+
+    The summary accounts for all of it. It is printed with `progress`; otherwise it is a warning if
+    an image may have been lost: a damaged file, one that cannot be read here, a folder without
+    permission.
 
     When it is stopped while decoding, the next call continues from there. A call for a set that
     another process is decoding waits for it.
@@ -100,43 +113,68 @@ def load_image_set(
     if image_size < 1:
         raise InputError(f"the image size must be at least 1, not {image_size}")
     files = find_files(path)
-    recipe = [CACHE_VERSION, image_size, channels, fit, files.fingerprint]
-    cached = cache_folder() / f"{hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:32]}.npy"
-    index, unfinished = cached.with_suffix(".json"), cached.with_suffix(".unfinished")
-    if not cached.exists() or unfinished.exists():  # both, if it was killed just before the end
+    cached = cached_file([image_size, channels, fit, files.fingerprint, plugins()])
+    unfinished = cached.with_suffix(".unfinished")
+    found = open_set(cached, files.names)
+    if found is None or unfinished.exists():  # both, if it was killed just before the end
         decode = partial(decode_chunk, read=files.read, image_size=image_size, fit=fit)
         try:
             cached.parent.mkdir(parents=True, exist_ok=True)
             with file_lock(cached.with_suffix(".lock")):
-                if not cached.exists():  # another process may have made it meanwhile
+                found = open_set(cached, files.names)
+                if found is None:  # another process may have made it meanwhile
                     others = [name for name in files.names if not has_image_extension(name)]
                     check_readers(others, files.read, path)
                     unfinished.mkdir(exist_ok=True)
-                    done = decode_all(files.names, decode, unfinished, workers, progress)
-                    warn_about_broken(done.broken, path)
-                    if done.size == 0:
+                    done = decode_all(
+                        files.names, decode, unfinished, image_size, workers, progress
+                    )
+                    if not done.images:
                         shutil.rmtree(unfinished)
-                        raise InputError(f"there is no image in {path} that can be read")
+                        left = account(0, 0, merged(files.left_out, done.left_out))
+                        raise InputError(f"there is no image in {path} that can be read: {left}")
                     as_gray = channels == "1" or (channels == "auto" and done.gray)
-                    array = unfinished / "array.npy"
-                    write_array(unfinished / "rgb", array, image_size, as_gray)
-                    save_file(json.dumps({"counts": done.counts}).encode(), index)
-                    os.replace(array, cached)
+                    write_set(cached, unfinished, done, image_size, as_gray)
+                    found = open_set(cached, files.names)
                 shutil.rmtree(unfinished, ignore_errors=True)
         except OSError as error:
             raise InputError(
                 f"cannot write the decoded images to {cached.parent} ({error.strerror or error}): "
                 "free some space there, or set XDG_CACHE_HOME to another folder"
             ) from error
-    # Copy-on-write, because torch warns of arrays that cannot be written to.
-    pixels = torch.from_numpy(np.load(cached, mmap_mode="c"))
-    counts = json.loads(index.read_bytes())["counts"]
-    return ImageSet(pixels, list(chain.from_iterable(map(repeat, files.names, counts))))
+    array, index = found
+    left_out = merged(files.left_out, index["left_out"])
+    counts = index["counts"]
+    summary = f"{path}: {account(len(array), sum(map(bool, counts)), left_out)}{index['scale']}"
+    if progress:
+        print(summary)
+    elif is_missed(left_out) and distributed.rank() == 0:
+        warnings.warn(summary, stacklevel=3)
+    names = list(chain.from_iterable(map(repeat, files.names, counts)))
+    return ImageSet(torch.from_numpy(array), names, index["fingerprint"], summary)
+
+
+def cached_file(recipe: list) -> Path:
+    """The cache file of a set, by all that its pixels depend on."""
+    text = json.dumps([CACHE_VERSION, *recipe])
+    return cache_folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npy"
 
 
 def cache_folder() -> Path:
-    """Where decoded sets are kept: $XDG_CACHE_HOME/simple-diffusion, by default below ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simple-diffusion"
+    """Where decoded sets are kept: $XDG_CACHE_HOME/simple-diffusion, by default below ~/.cache.
+
+    Where nobody knows the home folder, as in some containers, it is a temporary one.
+    """
+    try:
+        parent = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        parent = Path(tempfile.gettempdir(), f"cache-{os.getuid()}")
+        warnings.warn(
+            f"the home folder is unknown: decoded images are kept in {parent}; set XDG_CACHE_HOME "
+            "to keep them elsewhere",
+            stacklevel=2,
+        )
+    return parent / "simple-diffusion"
 
 
 @contextmanager
@@ -150,22 +188,3 @@ def file_lock(lock: Path) -> Iterator[None]:
         if fcntl:
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def write_array(rgb: Path, target: Path, image_size: int, as_gray: bool) -> None:
-    """Bytes (N, S, S, 3) of one file -> an .npy file of shape (N, 1 or 3, S, S)."""
-    image_bytes = image_size * image_size * 3
-    count = rgb.stat().st_size // image_bytes
-    shape = (count, 1 if as_gray else 3, image_size, image_size)
-    with open(rgb, "rb") as source, open(target, "wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        at_a_time = max(1, 2**24 // image_bytes)
-        while content := source.read(at_a_time * image_bytes):
-            some = np.frombuffer(content, np.uint8).reshape(-1, image_size, image_size, 3)
-            if as_gray:
-                # The weights of ITU-R BT.601, which Pillow uses for grey too.
-                some = (some @ np.array([0.299, 0.587, 0.114], np.float32)).round()[..., None]
-            file.write(np.moveaxis(some, 3, 1).astype(np.uint8).tobytes())
-        file.flush()
-        os.fsync(file.fileno())  # on the disk before it gets its name

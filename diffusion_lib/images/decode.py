@@ -3,7 +3,6 @@
 import os
 import textwrap
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
+from diffusion_lib.errors import InputError
 from diffusion_lib.files import load_file, save_file
-from diffusion_lib.images.files import has_image_extension, make_square, read_square
-from diffusion_lib.images.medical import has_volume_extension, read_medical
+from diffusion_lib.images.account import LeftOut, is_own, leave_out, merged
+from diffusion_lib.images.files import read_pictures
+from diffusion_lib.images.formats import has_image_extension, kind_by_content, kind_by_extension
+from diffusion_lib.images.medical import has_medical_extension, has_volume_extension, read_medical
+from diffusion_lib.images.values import DeepSquare, make_square
 
 CHUNK = 64  # files that a thread decodes at a time
 SAVE_SECONDS = 2  # about so much work is lost when decoding is killed
@@ -27,72 +30,95 @@ class Chunk(NamedTuple):
     """The result of decoding some files.
 
     counts: how many images each file gave.
-    images: all of these, each (S, S, 3).
-    gray: whether all of these are.
-    broken: names of images that cannot be read, and why.
+    images: all of these, each (S, S, 3); of a deep one the upper bytes of its codes.
+    lower: the lower bytes of the deep ones.
+    deep: of each deep one its number among the images, low, high and whole; see `DeepSquare`.
+    gray: whether all images are.
+    left_out: what gave none.
     """
 
     counts: list[int]
     images: list[np.ndarray]
+    lower: list[np.ndarray]
+    deep: list[tuple[int, float, float, bool]]
     gray: bool
-    broken: list[tuple[str, str]]
+    left_out: LeftOut
 
 
 @dataclass
 class Decoded:
-    """How far the decoding of a set has come.
-
-    counts: how many images each file gave that is done.
-    size: bytes of all of these.
-    gray: whether all of these are.
-    broken: names of images that cannot be read, and why.
-    """
+    """How far the decoding of a set has come; see `Chunk`. Images are on disk."""
 
     counts: list[int] = field(default_factory=list)
-    size: int = 0
+    deep: list[tuple[int, float, float, bool]] = field(default_factory=list)
     gray: bool = True
-    broken: list[tuple[str, str]] = field(default_factory=list)
+    left_out: LeftOut = field(default_factory=dict)
+
+    @property
+    def images(self) -> int:
+        return sum(self.counts)
 
 
 def decode_chunk(
     names: list[str], read: Callable[[str], bytes], image_size: int, fit: str
 ) -> Chunk:
     """Decode some files, one after the other."""
-    counts, images, broken = [], [], []
+    counts, images, lower, deep, gray, left_out = [], [], [], [], True, {}
     for name in names:
         before = len(images)
         try:
-            images += read_squares(name, read, image_size, fit)
+            for square in read_squares(name, read, image_size, fit, left_out):
+                if isinstance(square, DeepSquare):
+                    deep.append((len(images), square.low, square.high, square.whole))
+                    lower.append((square.codes & 255).astype(np.uint8))
+                    square = (square.codes >> 8).astype(np.uint8)
+                images.append(square)
+                gray = gray and np.ptp(square.astype(np.int16), axis=2).max() <= NEARLY_GRAY
         except Exception as error:  # a broken file can raise anything
+            kind = None if has_medical_extension(name) else kind_by_extension(name)
+            kind = kind or "damaged"
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            broken.append((name, textwrap.shorten(reason, 200, placeholder=" ...")))
+            reason = textwrap.shorten(reason, 200, placeholder=" ...")
+            leave_out(left_out, kind, name, reason if kind == "damaged" else "")
         counts.append(len(images) - before)
-    gray = all(np.ptp(image.astype(np.int16), axis=2).max() <= NEARLY_GRAY for image in images)
-    return Chunk(counts, images, gray, broken)
+    return Chunk(counts, images, lower, deep, bool(gray), left_out)
 
 
 def read_squares(
-    name: str, read: Callable[[str], bytes], image_size: int, fit: str
-) -> list[np.ndarray]:
-    """The images in a file, each (S, S, 3): mostly one, more in a volume, none if it is no image.
+    name: str, read: Callable[[str], bytes], image_size: int, fit: str, left_out: LeftOut
+) -> Iterator[np.ndarray | DeepSquare]:
+    """The images in a file: mostly one, more in a volume, none if it is no image.
 
     Raises:
         OSError, ValueError, SyntaxError ...: a broken image.
     """
     content = read(name)
-    pictures = read_medical(name, content, read)
-    if pictures is not None:
-        return [make_square(picture, image_size, fit) for picture in pictures]
-    square = read_square(content, image_size, fit)
-    if square is None and has_image_extension(name):
-        raise ValueError("not an image")
-    return [] if square is None else [square]
+    kind = kind_by_extension(name)
+    if kind == "raw":  # most are TIFFs, with a preview
+        leave_out(left_out, kind, name)
+        return
+    pictures = read_medical(name, content, read, left_out)
+    if pictures is None and is_own(content):
+        leave_out(left_out, "own", name)
+        return
+    medical, none = pictures is not None, True
+    if pictures is None:
+        pictures = read_pictures(content, image_size, name, left_out)
+    for picture in pictures:
+        none = False
+        yield make_square(picture, image_size, fit)
+    if none and not medical:
+        kind = kind_by_content(content) or kind
+        if kind is None and has_image_extension(name):
+            raise ValueError("not an image")
+        leave_out(left_out, kind or "other", name)
 
 
 def decode_all(
     names: list[str],
     decode: Callable[[list[str]], Chunk],
     folder: Path,
+    image_size: int,
     workers: int | None,
     progress: bool,
 ) -> Decoded:
@@ -101,13 +127,13 @@ def decode_all(
     folder/progress.pth says how many are done. It is written only after the images that it counts,
     so after a kill at any moment, another process can continue.
     """
-    record = folder / "progress.pth"
-    done = Decoded(**load_file(record)) if record.exists() else Decoded()
+    done = decoded_before(folder, image_size)
     left, workers = names[len(done.counts) :], workers or os.cpu_count()
     length = 1 if any(map(has_volume_extension, left)) else CHUNK  # a volume holds many images
     chunks = [left[first : first + length] for first in range(0, len(left), length)]
     with (
         open(folder / "rgb", "ab") as file,
+        open(folder / "lower", "ab") as lower,
         ThreadPoolExecutor(workers) as threads,
         tqdm(
             total=len(names),
@@ -117,19 +143,41 @@ def decode_all(
             disable=not progress,
         ) as bar,
     ):
-        file.truncate(done.size)  # what came after the record is decoded again
         saved = time.monotonic()
         for number, chunk in enumerate(bounded_map(threads, decode, chunks, 2 * workers), start=1):
+            first = done.images
             done.counts += chunk.counts
-            done.size += sum(map(file.write, chunk.images))
+            done.deep += [(first + i, *range_) for i, *range_ in chunk.deep]
+            for images, target in ((chunk.images, file), (chunk.lower, lower)):
+                target.writelines(image.tobytes() for image in images)
             done.gray = done.gray and chunk.gray
-            done.broken += chunk.broken
+            done.left_out = merged(done.left_out, chunk.left_out)
             bar.update(len(chunk.counts))
             if number == len(chunks) or time.monotonic() - saved > SAVE_SECONDS:
-                file.flush()
-                os.fsync(file.fileno())
-                save_file(asdict(done), record)
+                for target in (file, lower):
+                    target.flush()
+                    os.fsync(target.fileno())
+                save_file(asdict(done), folder / "progress.pth")
                 saved = time.monotonic()
+    return done
+
+
+def decoded_before(folder: Path, image_size: int) -> Decoded:
+    """What was decoded before an interruption. What came after the record is decoded again."""
+    parts = {folder / "rgb": 0, folder / "lower": 0}
+    done = Decoded()
+    try:
+        done = Decoded(**load_file(folder / "progress.pth"))
+        sizes = [image_size**2 * 3 * count for count in (done.images, len(done.deep))]
+        if all(part.stat().st_size >= size for part, size in zip(parts, sizes, strict=True)):
+            parts = dict(zip(parts, sizes, strict=True))
+        else:  # after a power cut
+            done = Decoded()
+    except (InputError, OSError, TypeError):  # there is none, or it is damaged
+        done = Decoded()
+    for part, size in parts.items():
+        with open(part, "ab") as file:
+            file.truncate(size)
     return done
 
 
@@ -144,18 +192,3 @@ def bounded_map(
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-def warn_about_broken(broken: list[tuple[str, str]], path: str | Path) -> None:
-    """One warning that names the first ten images that were left out, and each reason once."""
-    if not broken:
-        return
-    named, told = [], set()
-    for name, reason in broken[:10]:
-        named.append(name if reason in told else f"{name} ({reason})")
-        told.add(reason)
-    more = f" and {len(broken) - 10} more" if len(broken) > 10 else ""
-    images = "image" if len(broken) == 1 else "images"
-    warnings.warn(
-        f"left out {len(broken)} broken {images} of {path}: {', '.join(named)}{more}", stacklevel=3
-    )

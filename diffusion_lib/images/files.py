@@ -1,123 +1,27 @@
-"""Image files of every kind: finding them, and turning one into a square of bytes."""
+"""Image files of every kind, and their content as pictures."""
 
 import io
-import os
-import stat
-import threading
-import zipfile
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from diffusion_lib.config import BUNDLED
-from diffusion_lib.errors import InputError
-from diffusion_lib.files import bundled_file
-from diffusion_lib.images.medical import has_medical_extension
+from diffusion_lib.images.account import LeftOut, leave_out
+from diffusion_lib.images.formats import readable_formats
+from diffusion_lib.images.tiffs import is_tiff, read_tiff
+from diffusion_lib.images.values import (
+    Deep,
+    DeepSquare,
+    black_and_white,
+    deep,
+    deep_with_alpha,
+    make_square,
+    to_8_bit,
+)
 
-LARGEST_UNNAMED = 2**28  # bytes: a larger file without an image's extension is not opened
-
-
-class FolderFiles:
-    """The files of a folder and its subfolders.
-
-    names: paths below the folder, sorted.
-    fingerprint: changes whenever a file is added, removed or changed.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        entries = []
-        for folder, subfolders, files in os.walk(path):
-            subfolders[:] = [name for name in subfolders if not is_hidden(name)]
-            below = Path(folder).relative_to(path)
-            prefix = "" if below == Path() else f"{below.as_posix()}/"
-            for name in files:  # of which there may be hundreds of thousands
-                if not is_hidden(name) and (found := size_and_time(os.path.join(folder, name))):
-                    entries.append((prefix + name, *found))
-        entries.sort()
-        self.names = [name for name, *_ in entries]
-        self.fingerprint = [str(path.resolve()), entries]
-
-    def read(self, name: str, size: int = -1) -> bytes:
-        """The content of a file, or only its first bytes."""
-        with open(self.path / name, "rb") as file:
-            return file.read(size)
-
-
-class ZipFiles:
-    """The same for the files in a .zip, which is never unpacked to disk."""
-
-    def __init__(self, path: Path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                entries = sorted(
-                    (entry.filename, entry.file_size, entry.CRC)
-                    for entry in archive.infolist()
-                    if not entry.is_dir() and not any(map(is_hidden, entry.filename.split("/")))
-                )
-        except (OSError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} cannot be read as a .zip file: {error}") from error
-        self.path = path
-        self.names = [name for name, *_ in entries]
-        self.fingerprint = entries
-        self.opened = threading.local()  # an archive has one position: a thread needs its own
-
-    def read(self, name: str, size: int = -1) -> bytes:
-        """The content of a file, or only its first bytes."""
-        if not hasattr(self.opened, "archive"):
-            self.opened.archive = zipfile.ZipFile(self.path)
-        with self.opened.archive.open(name) as file:
-            return file.read(size)
-
-
-def find_files(path: str | Path) -> FolderFiles | ZipFiles:
-    """The files at a path: of a folder, a .zip file, or a bundled set if no file has that name.
-
-    Raises:
-        InputError: no such path, or neither a folder nor a .zip.
-    """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        return FolderFiles(path)
-    if path.is_file():
-        return ZipFiles(path)
-    if str(path) in BUNDLED:
-        return ZipFiles(bundled_file(f"{path}.zip"))
-    raise InputError(
-        f"there is no folder or .zip file {path}, and no bundled set of that name "
-        f"({', '.join(BUNDLED)})"
-    )
-
-
-def is_hidden(name: str) -> bool:
-    """Whether this is a file such as .DS_Store, or the folder that macOS adds to a .zip."""
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def has_image_extension(name: str) -> bool:
-    """Whether a name ends like that of a picture, such as .png or .JPG."""
-    kind = Image.registered_extensions().get(Path(name).suffix.lower())
-    return Image.MIME.get(kind, "").startswith("image/")
-
-
-def size_and_time(file: str) -> tuple[int, int] | None:
-    """Size in bytes and time of the last change in ns, both -1 for a link that leads nowhere.
-
-    None for what must not be opened: a very large file of another kind, such as an archive or a
-    film, and a pipe or a socket, which would block.
-    """
-    try:
-        status = os.stat(file)
-    except OSError:
-        return -1, -1
-    if not stat.S_ISREG(status.st_mode):
-        return None
-    if status.st_size > LARGEST_UNNAMED and not (
-        has_image_extension(file) or has_medical_extension(file)
-    ):
-        return None
-    return status.st_size, status.st_mtime_ns
+PNG_START, GREY, COLOUR, GREY_ALPHA, COLOUR_ALPHA = b"\x89PNG\r\n\x1a\n", 0, 2, 4, 6
 
 
 def read_square(content: bytes, image_size: int, fit: str) -> np.ndarray | None:
@@ -126,54 +30,80 @@ def read_square(content: bytes, image_size: int, fit: str) -> np.ndarray | None:
     Args:
         content: of any file.
         image_size: side of the square, in pixels.
-        fit: "crop" or "squash", see `load_images`.
+        fit: "crop" or "squash", see `load_image_set`.
 
     Returns:
-        Uint8, shape (image_size, image_size, 3), or None if this is not an image.
+        Uint8, shape (image_size, image_size, 3), or None if this is not an image. Of several
+        pages the first; more than 8 bits are shown at the image's own scale.
 
     Raises:
         OSError, ValueError, SyntaxError ...: a broken image.
     """
-    try:
-        image = Image.open(io.BytesIO(content))
-    except UnidentifiedImageError:
+    picture = next(read_pictures(content, image_size), None)
+    if picture is None:
         return None
+    square = make_square(picture, image_size, fit)
+    if isinstance(square, DeepSquare):
+        return to_8_bit(square, *black_and_white(square.low, square.high, square.whole))
+    return square
+
+
+def read_pictures(
+    content: bytes, image_size: int, name: str = "", left_out: LeftOut | None = None
+) -> Iterator[Image.Image | Deep]:
+    """The pictures in a file: one, none if it is no image, or all pages of a TIFF.
+
+    Args:
+        content: of any file.
+        image_size: at least twice this size is kept of a large JPEG.
+        name: of the file.
+        left_out: counts what is not a picture of its own, such as later frames of an animation.
+
+    Raises:
+        OSError, ValueError, SyntaxError ...: a broken image.
+    """
+    left_out = {} if left_out is None else left_out
+    if is_tiff(content):
+        yield from read_tiff(content, name, left_out)
+        return
+    try:
+        image = Image.open(io.BytesIO(content), formats=readable_formats())
+    except UnidentifiedImageError:
+        return
+    if image.format in ("GIF", "PNG", "WEBP", "AVIF") and getattr(image, "is_animated", False):
+        leave_out(left_out, "frames", name, count=image.n_frames - 1)
     # A JPEG decodes faster at a fraction of its size; twice ours is enough for antialiasing.
     image.draft(None, (2 * image_size, 2 * image_size))
-    return make_square(ImageOps.exif_transpose(image), image_size, fit)
+    yield read_image(image, content)
 
 
-def make_square(image: Image.Image, image_size: int, fit: str) -> np.ndarray:
-    """Any image as bytes of shape (image_size, image_size, 3)."""
-    image = as_rgb(image)
-    size = (image_size, image_size)
-    if image.size == size:
-        return np.asarray(image)
-    resize = ImageOps.fit if fit == "crop" else Image.Image.resize
-    return np.asarray(resize(image, size, Image.Resampling.LANCZOS))
+def read_image(image: Image.Image, content: bytes) -> Image.Image | Deep:
+    """A picture that Pillow has opened, upright."""
+    bits, kind = (content[24], content[25]) if content.startswith(PNG_START) else (8, 0)
+    if bits == 16 and kind != GREY and not image.info.get("icc_profile"):
+        return read_deep_png(content, image.info.get("transparency"))
+    if image.format == "TGA" and image.mode == "RGBA" and not content[17] & 15:
+        image = image.convert("RGB")  # the fourth byte is no opacity
+    image.load()
+    with suppress(Exception):  # a damaged Exif block says nothing of the pixels
+        image = ImageOps.exif_transpose(image)
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return image
+    picture = deep(np.asarray(image))
+    if bits == 16 and (transparent := image.info.get("transparency")) is not None:
+        picture.values[picture.values == transparent] = np.inf
+    return picture
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
-    """Any image as 8-bit RGB, as viewers show it."""
-    if image.mode == "F" or image.mode.startswith("I"):
-        image = as_8_bit(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+def read_deep_png(content: bytes, transparent: tuple[int, ...] | None) -> Image.Image | Deep:
+    """A PNG of 16 bits with colour or opacity, of which Pillow keeps 8."""
+    from torchvision.io import ImageReadMode, decode_png
 
-
-def as_8_bit(image: Image.Image) -> Image.Image:
-    """A grey image of 16 or 32 bits, or of floating-point numbers, as 8-bit grey.
-
-    White is the largest value of the smallest usual format that holds all values: 4095 (12 bits,
-    as scanners and cameras store in files of 16) or 65535 (16 bits); for floating-point numbers 1
-    or 255. If none does, black and white are the image's own darkest and brightest values.
-    """
-    values = np.nan_to_num(np.asarray(image).astype(np.float64))
-    low, high = values.min(), values.max()
-    tops = (1, 255) if image.mode == "F" else (4095, 65535)
-    usual = next((top for top in tops if low >= 0 and high <= top), None)
-    if usual is not None:
-        low, high = 0, usual
-    return Image.fromarray((255 * (values - low) / max(high - low, 1e-12)).round().astype(np.uint8))
+    stored = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    values = decode_png(stored, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
+    if values.shape[2] in (2, 4):
+        return deep_with_alpha(values)
+    picture = deep(values)
+    if transparent is not None:
+        picture.values[(picture.values == transparent).all(axis=2)] = np.inf
+    return picture

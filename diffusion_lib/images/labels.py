@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lib.errors import InputError
-from diffusion_lib.images.files import FolderFiles, ZipFiles, find_files, is_hidden
+from diffusion_lib.images.folders import FolderFiles, ZipFiles, find_files, is_hidden
 
 FOLDER = "folder"
 TABLES = (".csv", ".tsv", ".jsonl")

@@ -1,10 +1,8 @@
-"""Medical image files: DICOM, and volumes in NIfTI or Analyze, as the pictures that a viewer shows.
+"""Medical image files: which they are, and the pictures in them.
 
 Their readers, pydicom and nibabel, are an extra: pip install 'simple-diffusion[medical]'.
 """
 
-import gzip
-import io
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
@@ -13,16 +11,15 @@ import numpy as np
 from PIL import Image
 
 from diffusion_lib.errors import InputError
+from diffusion_lib.images.account import LeftOut, leave_out
+from diffusion_lib.images.dicom import read_dicom
+from diffusion_lib.images.volumes import read_volume
 
 READERS = {"DICOM": "pydicom", "NIfTI or Analyze": "nibabel"}
 DICOM_NAME, VOLUME_NAMES = ".dcm", (".nii", ".nii.gz", ".hdr")
 HEAD = 132  # bytes by which a file is recognised
 HEADER_SIZES = (348, 540)  # what an Analyze or NIfTI-1 header, and a NIfTI-2 header, begins with
 
-# A few voxels are far brighter than the rest, such as those of a vessel: they must not set white.
-PERCENTILES = (0.5, 99.5)
-# Of a volume, the slices of the central half: the outer ones show the neck, the crown, or air.
-CENTER = 0.5
 # A slice is nearly empty when fewer than 2 % of its pixels are brighter than a tenth of white.
 NEARLY_BLACK, NEARLY_EMPTY = 25, 0.02
 
@@ -32,12 +29,24 @@ def medical_format(name: str, head: bytes) -> str | None:
 
     DICOM files often have no extension. A .hdr may be a photograph or a text of another program.
     """
-    if head[128:132] == b"DICM" or name.lower().endswith(DICOM_NAME):
+    if head[128:132] == b"DICM" or name.lower().endswith(DICOM_NAME) or begins_like_dicom(head):
         return "DICOM"
     sizes = {int.from_bytes(head[:4], order) for order in ("little", "big")}
     if name.lower().endswith(".hdr") and sizes.isdisjoint(HEADER_SIZES):
         return None
     return "NIfTI or Analyze" if has_volume_extension(name) else None
+
+
+def begins_like_dicom(head: bytes) -> bool:
+    """Whether a file begins with an entry of DICOM, as those from before 1993 and some others do.
+
+    An entry is a group and an element in 16 bits each, then two letters or a length of 32 bits.
+    """
+    if head[:4] in (b"\x08\0\0\0", b"\x02\0\0\0"):  # the length of the group, in four bytes
+        return head[4:8] in (b"\x04\0\0\0", b"UL\x04\0")
+    if head[:4] in (b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x08\0\x16\0"):
+        return head[4:6] in (b"CS", b"UI") or head[6:8] == b"\0\0"
+    return False
 
 
 def has_volume_extension(name: str) -> bool:
@@ -78,7 +87,7 @@ def check_readers(names: list[str], read: Callable[[str, int], bytes], path: obj
 
 
 def read_medical(
-    name: str, content: bytes, read: Callable[[str], bytes]
+    name: str, content: bytes, read: Callable[[str], bytes], left_out: LeftOut | None = None
 ) -> list[Image.Image] | None:
     """The pictures in a medical file, without those that are nearly empty.
 
@@ -86,6 +95,7 @@ def read_medical(
         name: of the file.
         content: of the file.
         read: gives another file's content: an Analyze volume has its voxels in an .img.
+        left_out: counts slices that are left out.
 
     Returns:
         Pictures, grey or RGB with 8 bits, or None if this is no medical file.
@@ -93,91 +103,15 @@ def read_medical(
     Raises:
         OSError, ValueError, AttributeError ...: a broken file, or one that the readers cannot take.
     """
+    left_out = {} if left_out is None else left_out
     kind = medical_format(name, content)
     if kind is None:
         return None
-    pictures = read_dicom(content) if kind == "DICOM" else read_volume(name, content, read)
-    return [p for p in pictures if (np.asarray(p) > NEARLY_BLACK).mean() >= NEARLY_EMPTY]
-
-
-def read_dicom(content: bytes) -> list[Image.Image]:
-    """Every frame of a DICOM file, mostly one, as its header says that it is to be shown.
-
-    A report or a directory, which has no pixels, gives none. Without a window in the header, black
-    and white are percentiles of the file's values.
-    """
-    import pydicom  # an extra
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing
-
-    header = pydicom.dcmread(io.BytesIO(content))
-    if "PixelData" not in header:
-        return []
-    values = header.pixel_array  # (H, W) or (frames, H, W), for colour with 3 more at the end
-    kind = header.PhotometricInterpretation
-    if kind == "PALETTE COLOR":
-        values = apply_color_lut(values, header)
-    if not kind.startswith("MONOCHROME"):
-        pixels = as_bytes(values, 0, np.iinfo(values.dtype).max)
-        return [Image.fromarray(frame) for frame in pixels.reshape(-1, *pixels.shape[-3:])]
-    values = apply_modality_lut(values, header)
-    if header.get("VOILUTSequence"):
-        values = apply_voi(values, header)
-        low, high = 0, 2 ** header.VOILUTSequence[0].LUTDescriptor[2] - 1
-    elif header.get("WindowWidth"):
-        low, high = apply_windowing(np.array([-1e9, 1e9]), header)  # its black and its white
-        values = apply_windowing(values, header)
+    if kind == "DICOM":
+        pictures = read_dicom(name, content, left_out)
     else:
-        low, high = np.percentile(values, PERCENTILES)
-    pixels = as_bytes(values, low, high)
-    if kind == "MONOCHROME1":  # small values are bright
-        pixels = 255 - pixels
-    return [Image.fromarray(frame) for frame in pixels.reshape(-1, *pixels.shape[-2:])]
-
-
-def read_volume(name: str, content: bytes, read: Callable[[str], bytes]) -> list[Image.Image]:
-    """The axial slices in the central half of a volume, from the feet up, with square pixels.
-
-    They lie as radiologists look at them: the front at the top, the patient's left on the right.
-    Black and white are percentiles of the whole volume, so that slices compare. Of a series of
-    volumes it is the first.
-    """
-    import nibabel  # an extra
-
-    volume = open_volume(name, content, read)
-    for _ in range(volume.ndim - 3):
-        volume = volume.slicer[..., 0]
-    volume = nibabel.as_closest_canonical(volume)  # axes run to the right, the front and the top
-    values = np.nan_to_num(volume.get_fdata(dtype=np.float32))
-    low, high = np.percentile(values, PERCENTILES).tolist()
-    margin = int(values.shape[2] * (1 - CENTER) / 2)
-    values = values[::-1, ::-1, margin : values.shape[2] - margin]
-    slices = np.ascontiguousarray(as_bytes(values, low, high).transpose(2, 1, 0))  # (n, H, W)
-    across, down, _ = volume.header.get_zooms()  # millimetres a voxel
-    scale = 1 / min(across, down)
-    size = round(slices.shape[2] * across * scale), round(slices.shape[1] * down * scale)
-    return [Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS) for pixels in slices]
-
-
-def open_volume(name: str, content: bytes, read: Callable[[str], bytes]):
-    """A NIfTI or Analyze file's content -> nibabel's image, whose voxels are not read yet."""
-    from nibabel import AnalyzeImage, Nifti1Image, Nifti1Pair, Nifti2Image, Nifti2Pair
-    from nibabel.fileholders import FileHolder
-
-    if name.lower().endswith(".gz"):
-        content = gzip.decompress(content)
-    if name.lower().endswith(".hdr"):
-        kinds = (Nifti1Pair, Nifti2Pair, AnalyzeImage)
-        parts = {"header": content, "image": read(name[:-4] + ".img")}
-    else:
-        kinds = (Nifti1Image, Nifti2Image)
-        parts = {"image": content}
-    fitting = (kind for kind in kinds if kind.header_class.may_contain_header(content))
-    kind = next(fitting, kinds[-1])  # what fits nothing, nibabel refuses with a reason
-    return kind.from_file_map(
-        {part: FileHolder(fileobj=io.BytesIO(some)) for part, some in parts.items()}
-    )
-
-
-def as_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Numbers of any shape as bytes: low and below is 0, high and above is 255."""
-    return (255 * ((values - low) / max(high - low, 1e-12)).clip(0, 1)).round().astype(np.uint8)
+        pictures = read_volume(name, content, read, left_out)
+    seen = [p for p in pictures if (np.asarray(p) > NEARLY_BLACK).mean() >= NEARLY_EMPTY]
+    if len(seen) < len(pictures):
+        leave_out(left_out, "empty", name, count=len(pictures) - len(seen))
+    return seen

@@ -1,0 +1,74 @@
+"""Formats of image files: which Pillow may open, and what becomes of the others."""
+
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from PIL import Image, PngImagePlugin, features
+
+# Programs store workflows and whole scenes in the texts of a PNG; Pillow stops at 1 MB.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**26
+
+# PostScript is a program, which Ghostscript would run. The others are stubs, which hold no picture.
+NEVER_OPENED = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
+
+# Those that need more than Pillow, or are no pictures, by extension and by their first bytes.
+EXTENSIONS = {
+    "heic": "heic heif hif",
+    "jxl": "jxl",
+    "avif": "avif",
+    # These are TIFFs, of which Pillow would show the thumbnail.
+    "raw": "3fr arw cr2 cr3 crw dng erf iiq kdc mef mos nef nrw orf pef raf rw2 sr2 srf srw x3f",
+    "postscript": "eps epsf ps ai",
+    "drawing": "svg svgz",
+    "film": "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv webm wmv",
+    "archive": "7z bz2 gz lz4 rar tar tbz tgz txz xz zip zst",
+}
+KIND_BY_EXTENSION = {f".{end}": kind for kind, ends in EXTENSIONS.items() for end in ends.split()}
+UNOPENED = ("film", "archive")  # by name alone
+HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+
+
+@cache
+def readable_formats() -> tuple[str, ...]:
+    """The names of the formats that Pillow may open, with its plug-ins for HEIC and JPEG XL."""
+    Image.init()
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    with suppress(ImportError):
+        import pillow_jxl  # noqa: F401  (registers itself)
+    return tuple(name for name in Image.ID if name not in NEVER_OPENED)
+
+
+def plugins() -> list[str]:
+    """What is installed that changes which files can be read."""
+    formats = [name for name in ("HEIF", "JXL") if name in readable_formats()]
+    return formats + [name for name in ("avif", "jpg_2000", "webp") if features.check(name)]
+
+
+def has_image_extension(name: str) -> bool:
+    """Whether a name ends like that of a picture, such as .png or .JPG."""
+    readable_formats()
+    kind = Image.registered_extensions().get(Path(name).suffix.lower())
+    return Image.MIME.get(kind, "").startswith("image/") and kind not in NEVER_OPENED
+
+
+def kind_by_extension(name: str) -> str | None:
+    """The kind of a file that needs more than Pillow, by its name."""
+    return KIND_BY_EXTENSION.get(Path(name).suffix.lower())
+
+
+def kind_by_content(content: bytes) -> str | None:
+    """The kind of a file that needs more than Pillow, by its first bytes."""
+    if content.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
+        return "postscript"
+    if content[4:8] == b"ftyp":
+        brands = {content[i : i + 4] for i in range(8, 40, 4)}
+        if brands & {b"avif", b"avis"}:
+            return "avif"
+        return "raw" if b"crx " in brands else "heic" if brands & set(HEIC_BRANDS) else None
+    if content.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        return "jxl"
+    return None

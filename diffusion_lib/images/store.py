@@ -1,0 +1,109 @@
+"""A decoded set on disk: an array of bytes, which is memory-mapped, and its index beside it."""
+
+import hashlib
+import json
+import os
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from diffusion_lib.files import save_file
+from diffusion_lib.images.decode import Decoded
+from diffusion_lib.images.values import DeepSquare, black_and_white, to_8_bit
+
+CHECKED = 2**28  # bytes of a set that its fingerprint reads; of a larger one, blocks of this in all
+BLOCKS = 256
+
+
+def open_set(cached: Path, names: list[str]) -> tuple[np.ndarray, dict] | None:
+    """The array and the index of a set, None if it is not there; one that is damaged is removed."""
+    if not cached.exists():
+        return None
+    try:
+        index = json.loads(cached.with_suffix(".json").read_bytes())
+        # Copy-on-write, because torch warns of arrays that cannot be written to.
+        array = np.load(cached, mmap_mode="c")
+        counts = index["counts"]
+        fits = len(counts) == len(names) and sum(counts) == len(array) and array.dtype == np.uint8
+        if fits and fingerprint(array) == index["fingerprint"]:
+            return array, index
+    except (OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError):
+        pass
+    warnings.warn(f"{cached} is damaged: all images are read again", stacklevel=3)
+    with suppress(FileNotFoundError):  # another process may have noticed too
+        cached.unlink()
+    return None
+
+
+def fingerprint(array: np.ndarray) -> str:
+    """A short text that differs for other pixels. Of a very large set it reads blocks."""
+    content, digest = array.reshape(-1), hashlib.sha256(repr(array.shape).encode())
+    if len(content) <= CHECKED:
+        digest.update(content)
+    else:
+        for first in np.linspace(0, len(content) - CHECKED // BLOCKS, BLOCKS).astype(int):
+            digest.update(content[first : first + CHECKED // BLOCKS])
+    return digest.hexdigest()[:32]
+
+
+def write_set(
+    cached: Path, unfinished: Path, done: Decoded, image_size: int, as_gray: bool
+) -> None:
+    """Write a set that is decoded, and then its index, which makes it whole."""
+    scales, scale = {}, ""
+    for whole in {whole for *_, whole in done.deep}:
+        lows, highs = zip(
+            *((low, high) for _, low, high, w in done.deep if w == whole), strict=True
+        )
+        scales[whole] = black_and_white(min(lows), max(highs), whole)
+        kind = "whole numbers of more than 8 bits" if whole else "fractional numbers"
+        scale += "; of {}, {:g} is black and {:g} is white".format(kind, *scales[whole])
+    array = unfinished / "array.npy"
+    write_array(unfinished, array, done, scales, image_size, as_gray)
+    index = {
+        "counts": done.counts,
+        "left_out": done.left_out,
+        "scale": scale,
+        "fingerprint": fingerprint(np.load(array, mmap_mode="r")),
+    }
+    save_file(json.dumps(index).encode(), cached.with_suffix(".json"))
+    os.replace(array, cached)
+
+
+def write_array(
+    folder: Path,
+    target: Path,
+    done: Decoded,
+    scales: dict[bool, tuple[float, float]],
+    image_size: int,
+    as_gray: bool,
+) -> None:
+    """Decoded bytes (N, S, S, 3) -> an .npy file of shape (N, 1 or 3, S, S)."""
+    shape = (image_size, image_size, 3)
+    places = [number for number, *_ in done.deep]
+    at_a_time = max(1, 2**24 // (3 * image_size**2))
+    with (
+        open(folder / "rgb", "rb") as upper,
+        open(folder / "lower", "rb") as lower,
+        open(target, "wb") as file,
+    ):
+        full = (done.images, 1 if as_gray else 3, image_size, image_size)
+        header = {"descr": "|u1", "fortran_order": False, "shape": full}
+        np.lib.format.write_array_header_1_0(file, header)
+        for first in range(0, done.images, at_a_time):
+            count = min(at_a_time, done.images - first)
+            some = np.fromfile(upper, np.uint8, count * 3 * image_size**2).reshape(-1, *shape)
+            inside = slice(*np.searchsorted(places, [first, first + count]))
+            for number, low, high, whole in done.deep[inside]:
+                codes = some[number - first].astype(np.uint16) << 8
+                codes |= np.fromfile(lower, np.uint8, 3 * image_size**2).reshape(shape)
+                square = DeepSquare(codes, low, high, whole)
+                some[number - first] = to_8_bit(square, *scales[whole])
+            if as_gray:
+                # The weights of ITU-R BT.601, which Pillow uses for grey too.
+                some = (some @ np.array([0.299, 0.587, 0.114], np.float32)).round()[..., None]
+            file.write(np.moveaxis(some, 3, 1).astype(np.uint8).tobytes())
+        file.flush()
+        os.fsync(file.fileno())  # on the disk before it gets its name
