@@ -83,11 +83,12 @@ def load_image_set(
     out as they look in a viewer, with the colours of sRGB. Those of more than 8 bits share one
     scale in the whole set. Every page of a TIFF is an image, and every frame of a DICOM file, and
     of NIfTI and Analyze volumes the axial slices in the central half. Left out are nearly empty
-    slices, pictures that this program made, hidden files, and what systems keep beside photos.
+    slices, hidden files, what systems keep beside photos, and, unless there is nothing else,
+    pictures that this program made.
 
-    The summary accounts for all of it. It is printed with `progress`; otherwise it is a warning if
-    an image may have been lost: a damaged file, one that cannot be read here, a folder without
-    permission.
+    The summary accounts for all of it. It is a warning if an image may have been lost: a damaged
+    file, one that cannot be read here, a folder without permission. Otherwise it is printed, with
+    `progress`.
 
     When it is stopped while decoding, the next call continues from there. A call for a set that
     another process is decoding waits for it.
@@ -146,10 +147,10 @@ def load_image_set(
     left_out = merged(files.left_out, index["left_out"])
     counts = index["counts"]
     summary = f"{path}: {account(len(array), sum(map(bool, counts)), left_out)}{index['scale']}"
-    if progress:
-        print(summary)
-    elif is_missed(left_out) and distributed.rank() == 0:
+    if is_missed(left_out) and distributed.rank() == 0:
         warnings.warn(summary, stacklevel=3)
+    elif progress:
+        print(summary)
     names = list(chain.from_iterable(map(repeat, files.names, counts)))
     return ImageSet(torch.from_numpy(array), names, index["fingerprint"], summary)
 

@@ -60,14 +60,14 @@ class Decoded:
 
 
 def decode_chunk(
-    names: list[str], read: Callable[[str], bytes], image_size: int, fit: str
+    names: list[str], read: Callable[[str], bytes], image_size: int, fit: str, own: bool = False
 ) -> Chunk:
-    """Decode some files, one after the other."""
+    """Decode some files, one after the other. own: whether to take this program's pictures."""
     counts, images, lower, deep, gray, left_out = [], [], [], [], True, {}
     for name in names:
         before = len(images)
         try:
-            for square in read_squares(name, read, image_size, fit, left_out):
+            for square in read_squares(name, read, image_size, fit, own, left_out):
                 if isinstance(square, DeepSquare):
                     deep.append((len(images), square.low, square.high, square.whole))
                     lower.append((square.codes & 255).astype(np.uint8))
@@ -85,7 +85,7 @@ def decode_chunk(
 
 
 def read_squares(
-    name: str, read: Callable[[str], bytes], image_size: int, fit: str, left_out: LeftOut
+    name: str, read: Callable[[str], bytes], image_size: int, fit: str, own: bool, left_out: LeftOut
 ) -> Iterator[np.ndarray | DeepSquare]:
     """The images in a file: mostly one, more in a volume, none if it is no image.
 
@@ -98,7 +98,7 @@ def read_squares(
         leave_out(left_out, kind, name)
         return
     pictures = read_medical(name, content, read, left_out)
-    if pictures is None and is_own(content):
+    if pictures is None and not own and is_own(content):
         leave_out(left_out, "own", name)
         return
     medical, none = pictures is not None, True
