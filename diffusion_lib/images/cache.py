@@ -25,8 +25,8 @@ from diffusion_lib import distributed
 from diffusion_lib.config import CHANNELS, FITS
 from diffusion_lib.errors import InputError
 from diffusion_lib.images.account import account, is_missed, merged
-from diffusion_lib.images.decode import decode_all, decode_chunk
-from diffusion_lib.images.folders import find_files
+from diffusion_lib.images.decode import Decoded, decode_all, decode_chunk
+from diffusion_lib.images.folders import FolderFiles, ZipFiles, find_files
 from diffusion_lib.images.formats import has_image_extension, plugins
 from diffusion_lib.images.medical import check_readers
 from diffusion_lib.images.store import open_set, write_set
@@ -118,18 +118,13 @@ def load_image_set(
     unfinished = cached.with_suffix(".unfinished")
     found = open_set(cached, files.names)
     if found is None or unfinished.exists():  # both, if it was killed just before the end
-        decode = partial(decode_chunk, read=files.read, image_size=image_size, fit=fit)
         try:
             cached.parent.mkdir(parents=True, exist_ok=True)
             with file_lock(cached.with_suffix(".lock")):
                 found = open_set(cached, files.names)
                 if found is None:  # another process may have made it meanwhile
-                    others = [name for name in files.names if not has_image_extension(name)]
-                    check_readers(others, files.read, path)
                     unfinished.mkdir(exist_ok=True)
-                    done = decode_all(
-                        files.names, decode, unfinished, image_size, workers, progress
-                    )
+                    done = decode_files(files, unfinished, image_size, fit, workers, progress)
                     if not done.images:
                         shutil.rmtree(unfinished)
                         left = account(0, 0, merged(files.left_out, done.left_out))
@@ -155,6 +150,27 @@ def load_image_set(
     return ImageSet(torch.from_numpy(array), names, index["fingerprint"], summary)
 
 
+def decode_files(
+    files: FolderFiles | ZipFiles,
+    unfinished: Path,
+    image_size: int,
+    fit: str,
+    workers: int | None,
+    progress: bool,
+) -> Decoded:
+    """Decode a set into a folder. This program's own pictures are read if there are no others."""
+    others = [name for name in files.names if not has_image_extension(name)]
+    check_readers(others, files.read, files.path)
+    decode = partial(decode_chunk, read=files.read, image_size=image_size, fit=fit)
+    how = (unfinished, image_size, workers, progress)
+    done = decode_all(files.names, decode, *how)
+    if not done.images and "own" in done.left_out:
+        shutil.rmtree(unfinished)
+        unfinished.mkdir()
+        done = decode_all(files.names, partial(decode, own=True), *how)
+    return done
+
+
 def cached_file(recipe: list) -> Path:
     """The cache file of a set, by all that its pixels depend on."""
     text = json.dumps([CACHE_VERSION, *recipe])
@@ -169,7 +185,7 @@ def cache_folder() -> Path:
     try:
         parent = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:
-        parent = Path(tempfile.gettempdir(), f"cache-{os.getuid()}")
+        parent = Path(tempfile.gettempdir(), f"cache-{getattr(os, 'getuid', int)()}")
         warnings.warn(
             f"the home folder is unknown: decoded images are kept in {parent}; set XDG_CACHE_HOME "
             "to keep them elsewhere",
