@@ -54,28 +54,29 @@ KINDS = {
     "other": Kind("file that is no image", "files that are no images", named=False),
 }  # fmt: skip
 
-# By kind: how many, and the names of some.
-LeftOut = dict[str, tuple[int, list[str]]]
+# By kind: how many, and the names of some with the reason, if there is one.
+LeftOut = dict[str, tuple[int, list[tuple[str, str]]]]
 
 
 def leave_out(left_out: LeftOut, kind: str, name: str, reason: str = "", count: int = 1) -> None:
-    """Count something that is left out. A reason is told with the first name that has it."""
-    before, names = left_out.get(kind, (0, []))
-    known = any(shown.endswith(f": {reason}") for shown in names)
-    shown = f"{name}: {reason}" if reason and not known else name
-    most = SHOWN_DAMAGED if kind == "damaged" else SHOWN
-    left_out[kind] = (before + count, [*names, shown][:most])
+    """Count something that is left out."""
+    before, some = left_out.get(kind, (0, []))
+    left_out[kind] = (before + count, [*some, (name, reason)][: shown(kind)])
 
 
 def merged(first: LeftOut, second: LeftOut) -> LeftOut:
     """Both together, in the order of KINDS."""
     both: LeftOut = {}
     for kind in KINDS:
-        for count, names in filter(None, (first.get(kind), second.get(kind))):
-            before, shown = both.get(kind, (0, []))
-            most = SHOWN_DAMAGED if kind == "damaged" else SHOWN
-            both[kind] = (before + count, [*shown, *names][:most])
+        for count, some in filter(None, (first.get(kind), second.get(kind))):
+            before, others = both.get(kind, (0, []))
+            both[kind] = (before + count, [*others, *some][: shown(kind)])
     return both
+
+
+def shown(kind: str) -> int:
+    """How many names of a kind are shown."""
+    return SHOWN_DAMAGED if kind == "damaged" else SHOWN
 
 
 def is_missed(left_out: LeftOut) -> bool:
@@ -87,10 +88,15 @@ def account(images: int, files: int, left_out: LeftOut) -> str:
     """The line that accounts for everything at a path."""
     line = f"{images:,} image{'s' * (images != 1)} from {files:,} file{'s' * (files != 1)}"
     parts = []
-    for kind, (count, names) in left_out.items():
+    for kind, (count, some) in left_out.items():
         one, many, advice, _, named = KINDS[kind]
-        some = ", ".join(names) + (", ..." if count > len(names) else "") if named else ""
-        inside = "; ".join(filter(None, [some, advice]))
+        names, told = [], set()
+        for name, reason in some if named else []:
+            names.append(f"{name}: {reason}" if reason and reason not in told else name)
+            told.add(reason)
+        if names and count > len(names):
+            names.append("...")
+        inside = "; ".join(filter(None, [", ".join(names), advice]))
         parts.append(f"{count:,} {one if count == 1 else many}{f' ({inside})' if inside else ''}")
     return f"{line}; left out: {', '.join(parts)}" if parts else line
 
