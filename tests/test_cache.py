@@ -524,6 +524,65 @@ def test_writing_to_the_images_does_not_change_the_cache(images):
     assert torch.equal(load_images(images, 8), before)
 
 
+# Damage
+
+
+@pytest.mark.parametrize("place", ["header", "middle", "end", "cut", "empty", "index", "counts"])
+def test_a_damaged_set_is_named_and_made_anew(images, cache, place):
+    before, names = load_images(images, 8).clone(), load_image_set(images, 8).files
+    (cached,) = cache.glob("*.npy")
+    index = cached.with_suffix(".json")
+    content = bytearray(cached.read_bytes())
+    where = {"header": 8, "middle": len(content) // 2, "end": len(content) - 1}.get(place)
+    if where:
+        content[where] ^= 255
+    cached.write_bytes({"cut": content[: len(content) // 2], "empty": b""}.get(place, content))
+    if place == "index":
+        index.write_bytes(b"{")
+    if place == "counts":
+        index.write_text(index.read_text().replace("[1, 1, ", "[2, 0, "))
+    with pytest.warns(match=f"{cached} is damaged: all images are read again"):
+        found = load_image_set(images, 8)
+    assert torch.equal(found.pixels, before) and found.files == names
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(load_images(images, 8), before)
+
+
+@pytest.mark.parametrize("part", ["progress.pth", "rgb"])
+def test_damage_to_unfinished_work_is_no_harm(images, cache, monkeypatch, part):
+    with monkeypatch.context() as patch:
+        patch.setattr(caching, "write_set", fail)
+        with pytest.raises(AssertionError):
+            load_images(images, 8)
+    (unfinished,) = cache.glob("*.unfinished")
+    (unfinished / part).write_bytes((unfinished / part).read_bytes()[:100])
+    assert torch.equal(load_images(images, 8), stack(*(noise_image(i) for i in range(6))))
+
+
+def test_a_large_set_is_compared_in_blocks(monkeypatch):
+    from diffusion_lib.images import store
+
+    array = np.random.default_rng(0).integers(0, 256, (100, 1, 8, 8), np.uint8)
+    whole = store.fingerprint(array)
+    monkeypatch.setattr(store, "CHECKED", 2048)
+    monkeypatch.setattr(store, "BLOCKS", 8)
+    first, other = store.fingerprint(array), array.copy()
+    other[-1] += 1
+    assert len({whole, first, store.fingerprint(other)}) == 3
+
+
+def test_where_the_home_is_unknown_the_cache_is_temporary(images, tmp_path, monkeypatch):
+    def unknown():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", unknown)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.warns(match=f"kept in {tmp_path}.*XDG_CACHE_HOME"):
+        assert len(load_images(images, 8)) == 6
+
+
 # Values
 
 

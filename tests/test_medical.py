@@ -178,6 +178,140 @@ def test_dicoms_that_cannot_be_decoded_are_named_with_the_reason(knees):
     assert "y.dcm, " in messages[0]  # the same reason is not told twice
 
 
+# DICOM headers that are odd, old, or of many frames
+
+
+def changed(content: bytes, **header) -> pydicom.Dataset:
+    """A file's header with other entries; ... takes one out."""
+    dataset = pydicom.dcmread(pydicom.filebase.DicomBytesIO(content))
+    for name, value in header.items():
+        delattr(dataset, name) if value is ... else setattr(dataset, name, value)
+    return dataset
+
+
+def as_file(dataset: pydicom.Dataset, **how) -> bytes:
+    buffer = pydicom.filebase.DicomBytesIO()
+    dataset.save_as(buffer, **how)
+    return buffer.getvalue()
+
+
+def item(**header) -> pydicom.Dataset:
+    dataset = pydicom.Dataset()
+    for name, value in header.items():
+        setattr(dataset, name, value)
+    return dataset
+
+
+RAMP = steps(0, 100, 200, 300, 400, 500, 600, 700)
+WINDOW = dict(WindowCenter=400.5, WindowWidth=801)
+SHOWN = np.arange(8) * 100 / 800 * 255
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+@pytest.mark.parametrize("name", ["a.dcm", "IM0001"])
+def test_files_of_the_old_kind_have_no_preamble(tmp_path, implicit, name):
+    dataset = changed(dicom(RAMP, **WINDOW))
+    del dataset.file_meta
+    (tmp_path / name).write_bytes(as_file(dataset, implicit_vr=implicit, little_endian=True))
+    pixels, messages = load_with_warnings(tmp_path, fit="squash")
+    assert np.abs(pixels[0, 0, 0] - SHOWN).max() <= 2 and messages == []
+
+
+@pytest.mark.parametrize("kind", ["FloatPixelData", "DoubleFloatPixelData"])
+def test_pixels_may_be_fractions(kind):
+    number = "<f4" if kind == "FloatPixelData" else "<f8"
+    bits = 8 * np.dtype(number).itemsize
+    gone = dict(PixelData=..., BitsStored=..., HighBit=..., PixelRepresentation=...)
+    dataset = changed(dicom(RAMP), **gone, BitsAllocated=bits)
+    setattr(dataset, kind, (RAMP / 800).astype(number).tobytes())
+    (pixels,) = pixels_of("a.dcm", as_file(dataset))
+    assert np.abs(pixels[0] - np.arange(8) * 255 / 7).max() <= 5
+
+
+@pytest.mark.parametrize(
+    "header",
+    [dict(PixelSpacing=[2, 1]), dict(PixelAspectRatio=[2, 1]), dict(ImagerPixelSpacing=[1, 0.5])],
+)
+def test_pixels_that_are_not_square_are_made_so(header):
+    (pixels,) = pixels_of("a.dcm", dicom(RAMP, **WINDOW, **header))
+    assert pixels.shape == (8, 8)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        dict(WindowWidth=800),
+        dict(WindowCenter=400),
+        dict(WindowWidth=None, WindowCenter=None),
+        dict(WindowWidth=0.5, WindowCenter=400),
+        dict(RescaleSlope=None, RescaleIntercept=None),
+        dict(RescaleSlope=2),
+        dict(VOILUTSequence=[]),
+        dict(PhotometricInterpretation=None),
+        dict(PixelSpacing=None),
+        dict(PixelSpacing=[0, 0]),
+        dict(BitsStored=None),
+    ],
+    ids=str,
+)
+def test_empty_entries_do_no_harm(header):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (pixels,) = pixels_of("a.dcm", as_file(changed(dicom(RAMP), **header)))
+    assert np.abs(pixels[0] - np.arange(8) * 255 / 7).max() <= 5
+
+
+def test_a_missing_entry_is_named(knees):
+    (knees / "x.dcm").write_bytes(as_file(changed(knee(0), Rows=...)))
+    _, messages = load_with_warnings(knees)
+    assert "1 damaged (x.dcm: " in messages[0] and "Rows" in messages[0]
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("window", [{}, dict(WindowCenter=400, WindowWidth=1000)])
+def test_what_was_not_scanned_is_black_and_sets_no_scale(kind, window):
+    values = np.tile(np.arange(100, 900, 50, dtype=np.uint16), (16, 1))
+    values[:4] = 4000
+    (pixels,) = pixels_of("a.dcm", dicom(values, kind, PixelPaddingValue=4000, **window))
+    assert (pixels[:4] == 0).all() and np.ptp(pixels[4:]) > 190
+
+
+def test_an_enhanced_file_has_windows_and_slopes_for_all_frames_and_for_each():
+    slopes = (1, 2, 4)
+    frames = np.stack([RAMP * (4 // slope) for slope in slopes])  # all are 4 RAMP in truth
+    window = item(WindowCenter=1600.5, WindowWidth=3201)
+    shared = item(FrameVOILUTSequence=[window], PixelMeasuresSequence=[item(PixelSpacing=[2, 1])])
+    groups = [
+        item(PixelValueTransformationSequence=[item(RescaleSlope=slope, RescaleIntercept=0)])
+        for slope in slopes
+    ]
+    groups[2].FrameVOILUTSequence = [item(WindowCenter=3200.5, WindowWidth=6401)]
+    dataset = changed(
+        dicom(frames),
+        SharedFunctionalGroupsSequence=[shared],
+        PerFrameFunctionalGroupsSequence=groups,
+    )
+    first, second, third = pixels_of("a.dcm", as_file(dataset))
+    assert first.shape == (8, 8) and np.array_equal(first, second)
+    assert np.abs(first[0] - SHOWN).max() <= 2 and np.abs(third[0] - SHOWN / 2).max() <= 2
+
+
+def test_colours_of_12_bits_are_not_dark():
+    values = np.zeros((8, 8, 3), np.uint16)
+    values[..., 0] = 4095
+    (pixels,) = pixels_of("a.dcm", dicom(values, "RGB", 12))
+    assert pixels[0, 0].tolist() == [255, 0, 0]
+
+
+def test_what_is_left_out_of_medical_files_is_counted(knees):
+    (knees / "empty").write_bytes(dicom(np.zeros((8, 8), np.uint16), **WINDOW))
+    nibabel.save(nibabel.Nifti1Image(np.stack([head()] * 3, axis=3), np.eye(4)), knees / "a.nii")
+    assert load_image_set(knees, 8).summary == (
+        f"{knees}: 18 images from 7 files; left out: 2 other volumes of series, 12 outer slices of "
+        "volumes, 1 nearly empty slice, 1 DICOM file without pixels"
+    )
+
+
 # Volumes
 
 
@@ -246,6 +380,85 @@ def test_of_a_series_the_first_volume_counts():
     series = np.stack([head(), head()[::-1], 0 * head()], axis=3)
     expected = slices(nibabel.Nifti1Image(head(), np.eye(4)))
     assert np.array_equal(slices(nibabel.Nifti1Image(series, np.eye(4))), expected)
+
+
+def test_of_a_series_an_empty_volume_does_not_count():
+    series = np.stack([0 * head(), head(), head()[::-1]], axis=3)
+    expected = slices(nibabel.Nifti1Image(head(), np.eye(4)))
+    assert np.array_equal(slices(nibabel.Nifti1Image(series, np.eye(4))), expected)
+
+
+def test_a_slice_alone_is_a_picture():
+    upright = head()[:, :, 12]
+    (pixels,) = slices(nibabel.Nifti1Image(upright, np.eye(4)))
+    assert pixels.shape == (20, 16) and np.ptp(pixels) == 255
+
+
+def test_infinite_voxels_do_not_set_the_scale():
+    values = head().astype(np.float32)
+    expected = slices(nibabel.Nifti1Image(values, np.eye(4)))
+    values[0, :, :], values[1, :, :] = np.inf, -np.inf
+    pixels = slices(nibabel.Nifti1Image(values, np.eye(4)))
+    assert np.abs(pixels[:, :, :14] - expected[:, :, :14]).max() <= 6
+    assert (pixels[:, :, 15] == 255).all() and (pixels[:, :, 14] == 0).all()
+
+
+@pytest.mark.parametrize("parts", ["RGB", "RGBA"])
+def test_colours_of_voxels(parts):
+    colour = np.zeros(head().shape, [(part, "u1") for part in parts])
+    colour["R"], colour["G"] = 200, 50
+    colour["B"][:4] = 100  # the patient's left
+    pixels = slices(nibabel.Nifti1Image(colour, np.eye(4)))
+    assert pixels.shape == (12, 20, 16, 3)
+    assert (pixels[..., :12, :] == [200, 50, 0]).all()
+    assert (pixels[..., 12:, :] == [200, 50, 100]).all()
+
+
+def test_complex_voxels_show_their_size():
+    values = head() * np.exp(1j * np.arange(24))
+    pixels = slices(nibabel.Nifti1Image(values.astype(np.complex64), np.eye(4)))
+    expected = slices(nibabel.Nifti1Image(head(), np.eye(4)))
+    assert np.abs(pixels - expected).max() <= 1
+
+
+@pytest.mark.parametrize("sform", [np.zeros((4, 4)), np.full((4, 4), np.nan)])
+def test_without_a_usable_position_the_other_one_counts(sform):
+    volume = nibabel.Nifti1Image(head(), np.eye(4))
+    content = bytearray(volume.to_bytes())
+    content[252:256] = np.array([1, 1], np.int16).tobytes()  # qform_code, sform_code
+    content[280:328] = sform[:3].astype(np.float32).tobytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pixels = np.stack(pixels_of("a.nii", bytes(content)))
+    assert np.array_equal(pixels, slices(volume))
+
+
+def test_a_volume_of_one_dimension_is_damaged(images):
+    nibabel.save(nibabel.Nifti1Image(np.arange(9.0), np.eye(4)), images / "a.nii")
+    _, messages = load_with_warnings(images)
+    assert "a.nii: a volume of one dimension" in messages[0]
+
+
+@pytest.mark.parametrize("names", [("A.HDR", "A.IMG"), ("a.hdr", "a.IMG"), ("A.HDR", "A.img")])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_pairs_are_found_in_capitals_too(tmp_path, names, zipped):
+    save_as("Analyze", tmp_path / "set")
+    for old, new in zip(("a.hdr", "a.img"), names, strict=True):
+        (tmp_path / "set" / old).rename(tmp_path / "set" / new)
+    path = tmp_path / "set"
+    if zipped:
+        path = shutil.make_archive(str(path), "zip", path)
+    found = load_image_set(path, 8)
+    assert found.files == [names[0]] * 12
+    assert found.summary.endswith("12 images from 1 file; left out: 12 outer slices of volumes")
+
+
+def test_a_change_of_the_voxels_alone_is_noticed(tmp_path):
+    save_as("Analyze", tmp_path / "set")
+    before = load_images(tmp_path / "set", 8).clone()
+    content = (tmp_path / "set" / "a.img").read_bytes()
+    (tmp_path / "set" / "a.img").write_bytes(content[::-1])
+    assert not np.array_equal(load_images(tmp_path / "set", 8), before)
 
 
 def save_as(form: str, folder: Path) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from diffusion_lib.images.account import LeftOut, leave_out
@@ -21,7 +20,7 @@ from diffusion_lib.images.values import (
     to_8_bit,
 )
 
-PNG_START, GREY, COLOUR, GREY_ALPHA, COLOUR_ALPHA = b"\x89PNG\r\n\x1a\n", 0, 2, 4, 6
+PNG_START, GREY, GREY_ALPHA, COLOUR_ALPHA = b"\x89PNG\r\n\x1a\n", 0, 4, 6
 
 
 def read_square(content: bytes, image_size: int, fit: str) -> np.ndarray | None:
@@ -96,14 +95,27 @@ def read_image(image: Image.Image, content: bytes) -> Image.Image | Deep:
 
 
 def read_deep_png(content: bytes, transparent: tuple[int, ...] | None) -> Image.Image | Deep:
-    """A PNG of 16 bits with colour or opacity, of which Pillow keeps 8."""
-    from torchvision.io import ImageReadMode, decode_png
+    """A PNG of 16 bits with colour or opacity, of which Pillow keeps the upper 8.
 
-    stored = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-    values = decode_png(stored, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
-    if values.shape[2] in (2, 4):
-        return deep_with_alpha(values)
-    picture = deep(values)
+    Its decoder can be told to unpack the lower bytes: what is upper in the order of Intel. Grey
+    with opacity has four bytes a pixel, as 8-bit RGBA has.
+    """
+    if content[25] == GREY_ALPHA:
+        values = unpacked(content, "RGBA").astype(np.uint16)
+        return deep_with_alpha(values[..., ::2] << 8 | values[..., 1::2])
+    mode = "RGBA" if content[25] == COLOUR_ALPHA else "RGB"
+    upper, lower = (unpacked(content, f"{mode};16{order}").astype(np.uint16) for order in "BL")
+    if mode == "RGBA":
+        return deep_with_alpha(upper << 8 | lower)
+    picture = deep(upper << 8 | lower)
     if transparent is not None:
         picture.values[(picture.values == transparent).all(axis=2)] = np.inf
     return picture
+
+
+def unpacked(content: bytes, layout: str) -> np.ndarray:
+    """The pixels of a PNG, of whose bytes the decoder is told this layout."""
+    image = Image.open(io.BytesIO(content), formats=["PNG"])
+    image.tile = [(decoder, box, offset, layout) for decoder, box, offset, _ in image.tile]
+    image.info.pop("transparency", None)
+    return np.asarray(image)

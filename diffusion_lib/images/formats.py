@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from PIL import Image, PngImagePlugin, features
@@ -44,8 +45,9 @@ def readable_formats() -> tuple[str, ...]:
 
 def plugins() -> list[str]:
     """What is installed that changes which files can be read."""
-    formats = [name for name in ("HEIF", "JXL") if name in readable_formats()]
-    return formats + [name for name in ("avif", "jpg_2000", "webp") if features.check(name)]
+    names = ("pillow_heif", "pillow_jxl", "tifffile", "imagecodecs", "pylibjpeg", "gdcm")
+    installed = [name for name in names if find_spec(name)]
+    return installed + [name for name in ("avif", "jpg_2000", "webp") if features.check(name)]
 
 
 def has_image_extension(name: str) -> bool:

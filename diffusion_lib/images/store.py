@@ -22,11 +22,16 @@ def open_set(cached: Path, names: list[str]) -> tuple[np.ndarray, dict] | None:
     if not cached.exists():
         return None
     try:
-        index = json.loads(cached.with_suffix(".json").read_bytes())
+        index, check = json.loads(cached.with_suffix(".json").read_bytes())
         # Copy-on-write, because torch warns of arrays that cannot be written to.
         array = np.load(cached, mmap_mode="c")
-        counts = index["counts"]
-        fits = len(counts) == len(names) and sum(counts) == len(array) and array.dtype == np.uint8
+        counts, checked = index["counts"], short_hash(json.dumps(index).encode())
+        fits = (
+            check == checked
+            and len(counts) == len(names)
+            and sum(counts) == len(array)
+            and array.dtype == np.uint8
+        )
         if fits and fingerprint(array) == index["fingerprint"]:
             return array, index
     except (OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError):
@@ -39,12 +44,20 @@ def open_set(cached: Path, names: list[str]) -> tuple[np.ndarray, dict] | None:
 
 def fingerprint(array: np.ndarray) -> str:
     """A short text that differs for other pixels. Of a very large set it reads blocks."""
-    content, digest = array.reshape(-1), hashlib.sha256(repr(array.shape).encode())
-    if len(content) <= CHECKED:
-        digest.update(content)
-    else:
-        for first in np.linspace(0, len(content) - CHECKED // BLOCKS, BLOCKS).astype(int):
-            digest.update(content[first : first + CHECKED // BLOCKS])
+    content, blocks = array.reshape(-1), [slice(None)]
+    if len(content) > CHECKED:
+        size = CHECKED // BLOCKS
+        blocks = [
+            slice(i, i + size) for i in np.linspace(0, len(content) - size, BLOCKS, dtype=int)
+        ]
+    return short_hash(repr(array.shape).encode(), *(content[block] for block in blocks))
+
+
+def short_hash(*parts: bytes | np.ndarray) -> str:
+    """A text of 32 letters that differs for other bytes."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
     return digest.hexdigest()[:32]
 
 
@@ -68,7 +81,8 @@ def write_set(
         "scale": scale,
         "fingerprint": fingerprint(np.load(array, mmap_mode="r")),
     }
-    save_file(json.dumps(index).encode(), cached.with_suffix(".json"))
+    content = json.dumps([index, short_hash(json.dumps(index).encode())])
+    save_file(content.encode(), cached.with_suffix(".json"))
     os.replace(array, cached)
 
 
