@@ -307,7 +307,7 @@ def test_what_is_left_out_of_medical_files_is_counted(knees):
     (knees / "empty").write_bytes(dicom(np.zeros((8, 8), np.uint16), **WINDOW))
     nibabel.save(nibabel.Nifti1Image(np.stack([head()] * 3, axis=3), np.eye(4)), knees / "a.nii")
     assert load_image_set(knees, 8).summary == (
-        f"{knees}: 18 images from 7 files; left out: 2 other volumes of series, 12 outer slices of "
+        f"{knees}: 18 images from 7 files; left out: 2 later volumes of series, 12 outer slices of "
         "volumes, 1 nearly empty slice, 1 DICOM file without pixels"
     )
 
@@ -514,7 +514,7 @@ def test_broken_volumes_are_named(tmp_path):
     assert "alone.hdr: No such file" in messages[0]
 
 
-@pytest.mark.parametrize("content", [b"#?RADIANCE\n", b"ENVI\nsamples = 3\n", b""])
+@pytest.mark.parametrize("content", [b"ENVI\nsamples = 3\n", b""])
 def test_hdr_files_of_other_kinds_are_passed_over(images, content):
     (images / "a.hdr").write_bytes(content)
     (images / "a.img").write_bytes(bytes(100))

@@ -22,7 +22,8 @@ LARGEST_IMAGE = 2**31
 # Where systems and network disks keep thumbnails and deleted files, beside the photos.
 SYSTEM_FOLDERS = {
     "@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "$recycle.bin",
-    "recycler", "system volume information", "lost+found", "found.000",
+    "recycler", "system volume information", "lost+found", "found.000", "network trash folder",
+    "temporary items",
 }  # fmt: skip
 SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"}
 # What a run of train writes, from before pictures were marked.

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
+from os.path import splitext
 
 from PIL import Image, PngImagePlugin, features
 
@@ -21,7 +21,11 @@ EXTENSIONS = {
     # These are TIFFs, of which Pillow would show the thumbnail.
     "raw": "3fr arw cr2 cr3 crw dng erf iiq kdc mef mos nef nrw orf pef raf rw2 sr2 srf srw x3f",
     "postscript": "eps epsf ps ai",
-    "drawing": "svg svgz",
+    "high": "exr",
+    "volume": "mgh mgz mha mhd mnc nhdr nrrd",
+    "data": "arrow h5 hdf5 lmdb mat npy npz parquet pickle pkl tfrecord tfrecords",
+    "document": "djvu pdf",
+    "drawing": "afphoto clip kra sketch svg svgz xcf",
     "film": "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv webm wmv",
     "archive": "7z bz2 gz lz4 rar tar tbz tgz txz xz zip zst",
 }
@@ -52,14 +56,22 @@ def plugins() -> list[str]:
 
 def has_image_extension(name: str) -> bool:
     """Whether a name ends like that of a picture, such as .png or .JPG."""
-    readable_formats()
-    kind = Image.registered_extensions().get(Path(name).suffix.lower())
-    return Image.MIME.get(kind, "").startswith("image/") and kind not in NEVER_OPENED
+    return splitext(name)[1].lower() in image_extensions()
+
+
+@cache
+def image_extensions() -> set[str]:
+    """The extensions of the formats that Pillow may open, but for those of data and films."""
+    return {
+        extension
+        for extension, kind in Image.registered_extensions().items()
+        if kind in readable_formats() and Image.MIME.get(kind, "").startswith("image/")
+    }
 
 
 def kind_by_extension(name: str) -> str | None:
     """The kind of a file that needs more than Pillow, by its name."""
-    return KIND_BY_EXTENSION.get(Path(name).suffix.lower())
+    return KIND_BY_EXTENSION.get(splitext(name)[1].lower())
 
 
 def kind_by_content(content: bytes) -> str | None:
@@ -71,6 +83,5 @@ def kind_by_content(content: bytes) -> str | None:
         if brands & {b"avif", b"avis"}:
             return "avif"
         return "raw" if b"crx " in brands else "heic" if brands & set(HEIC_BRANDS) else None
-    if content.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
-        return "jxl"
-    return None
+    starts = {"jxl": (b"\xff\x0a", b"\0\0\0\x0cJXL "), "high": (b"#?RADIANCE", b"\x76\x2f\x31\x01")}
+    return next((kind for kind, start in starts.items() if content.startswith(start)), None)
