@@ -62,10 +62,11 @@ def has_image_extension(name: str) -> bool:
 @cache
 def image_extensions() -> set[str]:
     """The extensions of the formats that Pillow may open, but for those of data and films."""
+    readable_formats()  # finds them all
     return {
         extension
         for extension, kind in Image.registered_extensions().items()
-        if kind in readable_formats() and Image.MIME.get(kind, "").startswith("image/")
+        if kind not in NEVER_OPENED and Image.MIME.get(kind, "").startswith("image/")
     }
 
 
