@@ -1,7 +1,12 @@
-# Every target sets up .venv by itself when it is missing or pyproject.toml has changed.
+# Every target sets up .venv by itself when it is missing or pyproject.toml has changed: with uv where
+# that is installed, else with venv and pip. CPU=1 takes a PyTorch for the CPU, which is smaller.
 PYTHON ?= python3
+UV := $(shell command -v uv)
 BIN := .venv/bin
 READY := .venv/ready
+PYTHONS := >=3.10,<3.14
+OFFER_CPU = [ -n "$(CPU)" ] || [ "$$(uname)" != Linux ] || command -v nvidia-smi >/dev/null || \
+    echo "No GPU of NVIDIA is here. With CPU=1 at its end, this command downloads a smaller PyTorch."
 LINT = $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
 
 .PHONY: help lab test check test-gpu demo notebooks weights address site clean
@@ -19,7 +24,7 @@ help:
 	@echo "make clean      remove .venv and caches; pictures and models stay"
 
 lab: $(READY)
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 # Two files at a time, in the order of their names; a page is one file, whose cells share a kernel.
 # Each has one thread: with more, they would wait for each other.
@@ -42,6 +47,7 @@ demo: $(READY)
 	    --batch_size 16 --lr 4e-3 --epochs 8 --minutes 2.3 --disable_images
 	$(BIN)/python -m diffusion_lib.predict out/demo/demo.pth --output out/demo --name demo \
 	    --num_images 64 --seed 0 --sampler dpm_solver_sde --grid --strip
+	@echo "Look at out/demo/demo_grid.png. Next: make lab, or the same with images of your own (README)."
 
 notebooks: $(READY)
 	$(BIN)/python notebooks/build.py run
@@ -60,7 +66,17 @@ clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+ifdef UV
+# uv brings a Python, unless PYTHON names one, and with --seed pip, which %pip in a notebook needs.
 $(READY): pyproject.toml
+	@$(OFFER_CPU)
+	uv venv --quiet --allow-existing --seed .venv \
+	    --python '$(if $(filter file,$(origin PYTHON)),$(PYTHONS),$(PYTHON))'
+	uv pip install --quiet --python .venv $(if $(CPU),--torch-backend cpu) --editable '.[dev]'
+	@touch $(READY)
+else
+$(READY): pyproject.toml
+	@$(OFFER_CPU)
 	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
 	    echo "Python 3.10 or newer with venv is needed: $(PYTHON) is not. Try make PYTHON=python3.12,"; \
 	    echo "or on Debian and Ubuntu: sudo apt install python3-venv"; exit 2; }
@@ -71,3 +87,4 @@ ifdef CPU
 endif
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(READY)
+endif

@@ -1,5 +1,6 @@
 """What surrounds the code: the workflows run what the Makefile runs, and all files agree."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -79,6 +80,18 @@ def test_the_oldest_torch_of_the_weekly_run_is_the_lowest_that_is_allowed():
     assert matrix["include"][0]["versions"] == (
         f"torch=={lowest['torch']}.* torchvision=={lowest['torchvision']}.*"
     )
+
+
+def test_uv_takes_a_python_that_is_allowed_and_pip_comes_with_it():
+    assert f"\nPYTHONS := {PROJECT['requires-python']}\n" in MAKEFILE
+    uv = re.search(r"^ifdef UV\n(.*?)^else", MAKEFILE, re.MULTILINE | re.DOTALL)[1]
+    assert "--seed" in uv and "--torch-backend cpu" in uv
+
+
+def test_a_container_for_developers_sets_itself_up():
+    container = json.loads((ROOT / ".devcontainer.json").read_text())
+    assert container["image"].rpartition(":")[2] in VERSIONS
+    assert container["postCreateCommand"].split()[:2] == ["make", ".venv/ready"]
 
 
 def test_the_form_for_problems_asks_for_the_environment():

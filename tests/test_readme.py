@@ -1,0 +1,48 @@
+"""What the README tells a reader to type works: its Python is run, its commands are understood."""
+
+import re
+import shlex
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+SHELL = "".join(re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+COMMANDS = [
+    line
+    for line in SHELL.replace("\\\n", " ").splitlines()
+    if re.search(r"diffusion_lib\.(train|predict|evaluate)\b", line)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
+def test_the_python_of_the_readme_runs(code, tmp_path):
+    if "pretrained" in code:
+        pytest.importorskip("safetensors")
+    code = re.sub(r"epochs=\d+", "epochs=1", code)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_model_is_used_in_five_lines():
+    assert len([line for line in PYTHON[0].splitlines() if line]) <= 5
+    assert README.index(PYTHON[0]) < README.index("## ")
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_commands_of_the_readme_are_understood(line):
+    module, arguments = re.search(r"-m (diffusion_lib\.\w+) (.*)", line).groups()
+    parser = import_module(module).build_parser()
+    parser.parse_args(shlex.split(arguments, comments=True))
+
+
+def test_the_first_run_on_ones_own_images_ends_in_ten_minutes():
+    first = next(line for line in COMMANDS if "diffusion_lib.train" in line)
+    assert float(re.search(r"--minutes (\S+)", first)[1]) < 10
