@@ -1,10 +1,12 @@
 """Features of images, from networks trained to recognise objects, and their statistics.
 
-real, fake = FeatureStatistics(), FeatureStatistics()
-for batch in ...:
-    real.add(features(batch))
-...
-frechet_distance(real, fake), kernel_distance(real.rows, fake.rows)
+Images come in batches, so that any number of them will do:
+
+    real, fake = FeatureStatistics(), FeatureStatistics()
+    for batch in ...:
+        real.add(features(batch))
+    ...
+    frechet_distance(real, fake), kernel_distance(real.rows, fake.rows)
 """
 
 import io

@@ -44,7 +44,7 @@ html_theme_options = {
 def plain_to_rst(lines: list[str]) -> list[str]:
     """A docstring's lines: `name: meaning` becomes a list, code and what is aligned stay so."""
     made: list[str] = []
-    literal = section = False
+    literal, section, inside = False, False, ""
     for line in (line.replace("|", r"\|") for line in lines):
         indented = line.startswith(" ")
         if not indented:
@@ -54,14 +54,13 @@ def plain_to_rst(lines: list[str]) -> list[str]:
         elif match := re.match(r"([a-z_][\w., ]*): ", line):
             made += [f"- **{match[1]}**: {line[match.end() :]}"]
         elif indented and (literal or re.search(r"\S {2,}\S|\w\(.*\)$", line)):
-            made += [] if literal else ["", "  ::", ""]
-            made.append(f"    {line}".replace(r"\|", "|"))
+            if not literal:
+                inside = "  " if made and made[-1].startswith(("- ", "  ")) else ""  # of a list
+                made += ["", f"{inside}::", ""]
+            made.append(f"{inside}{line}".replace(r"\|", "|"))
             literal = True
         elif indented:
             made.append(f"  {line.strip()}")
-        elif line.endswith("...:"):  # a loop, in an example
-            made += ["", "::", "", f"    {line}"]
-            literal = True
         else:
             made += [""] if made and made[-1].startswith(("  ", "- ")) else []
             made.append(line)
