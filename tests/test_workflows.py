@@ -53,10 +53,8 @@ def test_a_workflow_may_only_read_and_runs_what_exists(path):
     assert more in ({}, {"publish": {"pages": "write", "id-token": "write"}})
     assert all(job["timeout-minutes"] <= 90 for job in workflow["jobs"].values())
     for line in commands(workflow):
-        for target in re.findall(r"^make (\S+)", line):
+        for target in re.findall(r"\bmake (\S+)", line):
             assert re.search(rf"^{target}:", MAKEFILE.replace("$(READY)", ".venv/ready"), re.M)
-        for script in re.findall(r"^bash (\S+)", line):
-            assert (ROOT / script).is_file()
 
 
 def test_every_push_is_checked_on_three_systems_with_the_oldest_and_the_newest_python():

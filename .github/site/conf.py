@@ -24,6 +24,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 copybutton_prompt_text = "$ "
 
 html_theme = "sphinx_book_theme"
