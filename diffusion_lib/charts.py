@@ -105,6 +105,9 @@ def _curves(axes: Axes, x: Numbers, lines: Mapping, title: str = "", style=None,
     for name, y in lines.items():
         axes.plot(array(x), array(y), (style or {}).get(name, "-"), label=name)
     _finish(axes, title, settings, legend=len(lines) > 1)
+    if settings.get("xscale") == "log" and len(x) <= 10:  # a few positions: name them, and no other
+        axes.set_xticks(array(x), [f"{value:g}" for value in x])
+        axes.minorticks_off()
 
 
 def _histograms(axes: Axes, values: Mapping, bins=60, title: str = "", densities=None, **settings):

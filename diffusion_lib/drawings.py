@@ -209,23 +209,25 @@ def run_files() -> Picture:
 
 
 def course_map() -> Picture:
-    """The pages: the main road from left to right, and the side pages below it."""
-    axes = _sheet(10.8, 2.9)
-    main = ["start\nhere", "forward\nprocess", "schedules", "U-Net", "training", "sampling"]
-    main += ["is it any\ngood?", "full\nruns"]
-    numbers = ["00", "01", "02", "03", "04", "05", "06", "08"]
+    """The pages: the main road in two rows, and the side pages between them."""
+    axes = _sheet(10.8, 4.2)
+    main = {"00": "start\nhere", "01": "forward\nprocess", "02": "schedules", "03": "U-Net"}
+    main |= {"04": "training", "05": "sampling", "06": "is it any\ngood?"}
+    more = {"08": "full\nruns", "09": "score,\nSDE, ODE", "10": "flow\nmatching"}
     sides = {"02": "ends of a\nschedule", "04": "where the\nloss comes\nfrom"}
     sides |= {"05": "editing\nimages", "06": "ablations"}
-    for i, (number, name) in enumerate(zip(numbers, main, strict=True)):
-        x = 0.72 + 1.335 * i
-        _box(axes, (x, 2.2), f"{number}\n{name}", 1.08, 0.85, GREEN if i == 0 else BLUE)
-        if i:
-            _arrow(axes, (x - 1.335 + 0.54, 2.2), (x - 0.54, 2.2))
-        if number in sides:
-            _box(axes, (x, 0.65), f"{number}b\n{sides[number]}", 1.08, 0.95, GREY)
-            _arrow(axes, (x, 1.775), (x, 1.125), dashed=True, color=SOFT)
-    _words(axes, (0.2, 0.75), "below: side pages,", align="left", size=9, color=SOFT)
-    _words(axes, (0.2, 0.55), "not needed to go on", align="left", size=9, color=SOFT)
+    for y, row in ((3.55, main), (0.55, more)):
+        for i, (number, name) in enumerate(row.items()):
+            x = 0.72 + 1.5 * i
+            _box(axes, (x, y), f"{number}\n{name}", 1.08, 0.85, GREEN if number == "00" else BLUE)
+            if i:
+                _arrow(axes, (x - 1.5 + 0.54, y), (x - 0.54, y))
+            if number in sides:
+                _box(axes, (x, 2.1), f"{number}b\n{sides[number]}", 1.08, 0.95, GREY)
+                _arrow(axes, (x, 3.125), (x, 2.575), dashed=True, color=SOFT)
+    _path(axes, [(10.26, 3.55), (10.6, 3.55), (10.6, 1.3), (0.72, 1.3), (0.72, 0.975)])
+    _words(axes, (0.2, 2.2), "below: side pages,", align="left", size=9, color=SOFT)
+    _words(axes, (0.2, 2.0), "not needed to go on", align="left", size=9, color=SOFT)
     return axes.figure
 
 

@@ -17,6 +17,11 @@ from diffusion_lib.exercises.metrics import (
     check_sign_flip,
     check_unbiased_distance,
 )
+from diffusion_lib.exercises.paths import (
+    check_heun_step,
+    check_reverse_step,
+    check_tweedie,
+)
 from diffusion_lib.exercises.sampling import (
     check_ddim_step,
     check_dynamic_clip,
@@ -55,6 +60,7 @@ __all__ = [
     "check_ema_update",
     "check_epochs_in",
     "check_fewest_steps",
+    "check_heun_step",
     "check_jump_on",
     "check_leap",
     "check_mean_from_score",
@@ -68,12 +74,14 @@ __all__ = [
     "check_receptive_field",
     "check_recover_x0",
     "check_redraw",
+    "check_reverse_step",
     "check_shift",
     "check_sign_flip",
     "check_simple_loss",
     "check_slerp",
     "check_to_variance_preserving",
     "check_training_loop",
+    "check_tweedie",
     "check_unbiased_distance",
     "check_way_up",
     "check_zero_terminal_snr",

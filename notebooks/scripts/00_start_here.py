@@ -270,8 +270,7 @@ plots.image_rows({"noisy image": noisy, "prediction": predicted}, labels)
 drawings.course_map()
 
 # %% [markdown]
-# *The main road is the upper row, from left to right. A side page goes deeper into the page above
-# it.*
+# *The main road goes from left to right, in two rows. A side page goes deeper into the page above it.*
 #
 # | page | you will | two CPU cores |
 # |---|---|---|
@@ -287,6 +286,7 @@ drawings.course_map()
 # | **06 is it any good?** | measure samples, and catch a model that copies | 30 s |
 # | 06b ablations | compare samplers, and take choices back one by one | 25 s |
 # | **08 full runs** | lose the machine and resume; know the cost of a run | 1 min 30 s |
+# | **09 score, SDE, ODE** | follow the arrows of a score in four ways, measure the order of solvers | 40 s |
 #
 # Times are of `python notebooks/build.py run` on two CPU cores. A page builds a thing in a few lines,
 # looks at it, and then meets the same thing in the package `diffusion_lib`, whose files read like the

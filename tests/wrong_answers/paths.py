@@ -1,0 +1,66 @@
+"""Pages 09 and 10."""
+
+
+def _ahead(y, a, b, slope):
+    return y + (b - a) * slope(y, a)
+
+
+def _two_slopes(y, a, b, slope):
+    return slope(y, a) + slope(_ahead(y, a, b, slope), b)
+
+
+WRONG = {
+    "check_tweedie": [
+        (lambda x, s, a, b: (x + b * s) / a, "sigma comes in twice"),
+        (lambda x, s, a, b: (x - b**2 * s) / a, "went downhill"),
+        (lambda x, s, a, b: (x - b * s) / a, "took the score for epsilon"),
+        (lambda x, s, a, b: x + b * b * s, "divide by signal"),
+        (lambda x, s, a, b: x / a + b * b * s, "not the score's part"),
+        (lambda x, s, a, b: (x + s) / a, "multiplied by sigma^2"),
+        (lambda x, s, a, b: -b * s, "predicted noise"),
+        (lambda x, s, a, b: x, "for the first case"),
+    ],
+    "check_reverse_step": [
+        (lambda x, s, b, z: x + b / 2 * (x + s) + b**0.5 * z, "belongs to the ODE"),
+        (lambda x, s, b, z: x - b * (x / 2 + s) + b**0.5 * z, "forward in time"),
+        (lambda x, s, b, z: x - b * x / 2 + b * s + b**0.5 * z, "enlarges it"),
+        (lambda x, s, b, z: x + b * x / 2 - b * s + b**0.5 * z, "went downhill"),
+        (lambda x, s, b, z: x + b * (x / 2 + s + z), "multiply z by its root"),
+        (lambda x, s, b, z: x + b * (x / 2 + s), "noise is missing"),
+        (lambda x, s, b, z: x + b * (x / 2 + s) - b**0.5 * z, "has no direction"),
+        (lambda x, s, b, z: b * (x / 2 + s) + b**0.5 * z, "add it to x"),
+        (lambda x, s, b, z: x, "for the first case"),
+    ],
+    "check_heun_step": [
+        (_ahead, "Euler's step"),
+        (lambda y, a, b, f: y + (b - a) / 2 * (f(y, a) + f(y, b)), "old point"),
+        (
+            lambda y, a, b, f: y + (b - a) / 2 * (f(y, a) + f(_ahead(y, a, b, f), a)),
+            "noise level is sigma_next",
+        ),
+        (lambda y, a, b, f: y + (b - a) * _two_slopes(y, a, b, f), "take their mean"),
+        (
+            lambda y, a, b, f: _ahead(y, a, b, f) + (b - a) / 2 * _two_slopes(y, a, b, f),
+            "repeat the step from y",
+        ),
+        (lambda y, a, b, f: y + (b - a) * f(_ahead(y, a, b, f), b), "second slope alone"),
+        (
+            lambda y, a, b, f: y + (a - b) / 2 * (f(y, a) + f(y + (a - b) * f(y, a), 2 * a - b)),
+            "toward more noise",
+        ),
+        (
+            lambda y, a, b, f: _ahead(
+                y, a, b, lambda *_: f(_ahead(y, a, (a + b) / 2, f), (a + b) / 2)
+            ),
+            "midpoint method",
+        ),
+        (lambda y, a, b, f: y, "for the first case"),
+    ],
+}
+RIGHT = {
+    "check_tweedie": lambda x, s, a, b: x / a + b * b / a * s,
+    "check_reverse_step": lambda x, s, b, z: x * (1 + b / 2) + b * s + z * b**0.5,
+    "check_heun_step": lambda y, a, b, f: (
+        (y + _ahead(y, a, b, f)) / 2 + (b - a) / 2 * f(_ahead(y, a, b, f), b)
+    ),
+}
