@@ -19,7 +19,10 @@ from diffusion_lib.exercises.metrics import (
 )
 from diffusion_lib.exercises.paths import (
     check_heun_step,
+    check_logit_normal,
+    check_noise_from_velocity,
     check_reverse_step,
+    check_straightness,
     check_tweedie,
 )
 from diffusion_lib.exercises.sampling import (
@@ -63,10 +66,12 @@ __all__ = [
     "check_heun_step",
     "check_jump_on",
     "check_leap",
+    "check_logit_normal",
     "check_mean_from_score",
     "check_nearest",
     "check_nearest_other",
     "check_noise_from_v",
+    "check_noise_from_velocity",
     "check_paired_difference",
     "check_parts_that_fit",
     "check_paste_known",
@@ -79,6 +84,7 @@ __all__ = [
     "check_sign_flip",
     "check_simple_loss",
     "check_slerp",
+    "check_straightness",
     "check_to_variance_preserving",
     "check_training_loop",
     "check_tweedie",

@@ -146,6 +146,140 @@ _heun_step = Exercise(
 )
 
 
+_noise_from_velocity = Exercise(
+    answer=lambda x, velocity, t: x + (1 - t) * velocity,
+    mistakes=[
+        (
+            lambda x, velocity, t: x - t * velocity,
+            "that is the clean image, at t = 0; the noise is at the other end of the line, t = 1.",
+        ),
+        (
+            lambda x, velocity, t: x + t * velocity,
+            "from t to the noise, at t = 1, is a way of 1 - t, not of t.",
+        ),
+        (
+            lambda x, velocity, t: x + velocity,
+            "that is the way from the image to the noise; from x_t only 1 - t of it is left.",
+        ),
+        (
+            lambda x, velocity, t: x - (1 - t) * velocity,
+            "the velocity is epsilon - x0, toward the noise: add it.",
+        ),
+        (
+            lambda x, velocity, t: x / t,
+            "that takes the image in x_t for 0; use the velocity.",
+        ),
+        (
+            lambda x, velocity, t: (x - (1 - t) * velocity) / t,
+            "you took the velocity for the image; the image is epsilon minus the velocity.",
+        ),
+        (
+            lambda x, velocity, t: t * x + (1 - t) * velocity,
+            "x_t has to stay whole: walk from it, the time 1 - t, at this velocity.",
+        ),
+    ],
+    cases=[(_x, _score, 0.3), (_x, _score, 0.9)],
+)
+
+
+def _gaussian_cdf(z: Tensor) -> Tensor:
+    return (1 + torch.erf(z / 2**0.5)) / 2
+
+
+_logit_normal = Exercise(
+    answer=lambda z, mean, std: torch.sigmoid(mean + std * z),
+    mistakes=[
+        (
+            lambda z, mean, std: torch.sigmoid(z),
+            "that has mean 0 and standard deviation 1 of the logit, whatever is asked for.",
+        ),
+        (
+            lambda z, mean, std: mean + std * z,
+            "that is the logit; its inverse, the sigmoid, brings it to 0 ... 1.",
+        ),
+        (
+            lambda z, mean, std: mean + std * torch.sigmoid(z),
+            "the mean and the standard deviation are those of the logit: use them before the "
+            "sigmoid.",
+        ),
+        (
+            lambda z, mean, std: torch.sigmoid((z - mean) / std),
+            "you standardized z, which is standard already; go the other way, mean + std z.",
+        ),
+        (
+            lambda z, mean, std: torch.exp(mean + std * z),
+            "that is log-normal, and exceeds 1; the inverse of the logit is the sigmoid.",
+        ),
+        (
+            lambda z, mean, std: _gaussian_cdf(mean + std * z),
+            "that is the distribution function of the Gaussian, which makes z uniform, not "
+            "logit-normal; take the sigmoid.",
+        ),
+        (
+            lambda z, mean, std: torch.sigmoid(mean + std**2 * z),
+            "std is a standard deviation, so it multiplies z without a square.",
+        ),
+    ],
+    cases=[(_x[:, 0], 0.0, 1.5), (_x[:, 0], -0.6, 0.8), (_x[:, 1], 0.4, 1.0)],
+)
+
+
+def _deviations(states: Tensor) -> Tensor:
+    """(K + 1, N, 2) -> (K, N, 2)"""
+    return states.diff(dim=0) * (len(states) - 1) - (states[-1] - states[0])
+
+
+_states = torch.randn(6, 4, 2, generator=_random, dtype=torch.float64).cumsum(0)
+
+_straightness = Exercise(
+    answer=lambda states: _deviations(states).square().sum(-1).mean(),
+    mistakes=[
+        (
+            lambda states: (states.diff(dim=0) - (states[-1] - states[0])).square().sum(-1).mean(),
+            "a step takes the time 1/K, so its velocity is K times its length.",
+        ),
+        (
+            lambda states: (
+                (states.diff(dim=0) * len(states) - (states[-1] - states[0]))
+                .square()
+                .sum(-1)
+                .mean()
+            ),
+            "there are K + 1 states but K steps: multiply by len(states) - 1.",
+        ),
+        (
+            lambda states: _deviations(states).square().mean(),
+            "you averaged over the two coordinates; a squared length is their sum.",
+        ),
+        (
+            lambda states: _deviations(states).square().sum(-1).sum(0).mean(),
+            "you added up the steps; the integral over the time is their mean.",
+        ),
+        (
+            lambda states: _deviations(states).norm(dim=-1).mean(),
+            "that is the length of the deviation; S has its square.",
+        ),
+        (
+            lambda states: (states.diff(dim=0) * (len(states) - 1)).square().sum(-1).mean(),
+            "that is the mean squared velocity; subtract the velocity of the whole way.",
+        ),
+        (
+            lambda states: (
+                states.diff(dim=0).norm(dim=-1).sum(0) / (states[-1] - states[0]).norm(dim=-1)
+            ).mean(),
+            "that is the length of the trajectory beside the straight way, another measure; S "
+            "compares velocities.",
+        ),
+        (
+            lambda states: _deviations(states).sum(-1).square().mean(),
+            "square each coordinate first, and add then.",
+        ),
+    ],
+    cases=[(_states,), (_states[:4, :2],)],
+    expects="a tensor of shape (): end with .mean()",
+)
+
+
 def check_tweedie(function: Callable[[Tensor, Tensor, float, float], Tensor]) -> None:
     """tweedie(x_t, score, signal, sigma) -> the predicted x0."""
     print(_tweedie.judge(function))
@@ -159,3 +293,18 @@ def check_reverse_step(function: Callable[[Tensor, Tensor, float, Tensor], Tenso
 def check_heun_step(function: Callable[[Tensor, float, float, Callable], Tensor]) -> None:
     """heun_step(y, sigma, sigma_next, slope) -> y at sigma_next."""
     print(_heun_step.judge(function))
+
+
+def check_noise_from_velocity(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
+    """noise_from_velocity(x_t, velocity, t) -> the predicted noise."""
+    print(_noise_from_velocity.judge(function))
+
+
+def check_logit_normal(function: Callable[[Tensor, float, float], Tensor]) -> None:
+    """logit_normal(z, mean, std) -> t in (0, 1)."""
+    print(_logit_normal.judge(function))
+
+
+def check_straightness(function: Callable[[Tensor], Tensor]) -> None:
+    """straightness(states) -> S, shape ()."""
+    print(_straightness.judge(function))

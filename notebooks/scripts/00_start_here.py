@@ -287,6 +287,7 @@ drawings.course_map()
 # | 06b ablations | compare samplers, and take choices back one by one | 25 s |
 # | **08 full runs** | lose the machine and resume; know the cost of a run | 1 min 30 s |
 # | **09 score, SDE, ODE** | follow the arrows of a score in four ways, measure the order of solvers | 40 s |
+# | **10 flow matching** | train on straight lines, straighten the trajectories, sample in one step | 1 min 40 s |
 #
 # Times are of `python notebooks/build.py run` on two CPU cores. A page builds a thing in a few lines,
 # looks at it, and then meets the same thing in the package `diffusion_lib`, whose files read like the

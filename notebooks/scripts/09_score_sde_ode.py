@@ -625,5 +625,5 @@ print(f"largest difference: {difference:.5f}")
 # - A reverse step is Gaussian only if it is small.
 # - The ODE gives the likelihood of a point.
 #
-# **Next:** page 10 takes the time and the scale in which the
+# **Next:** [10, flow matching](10_flow_matching.ipynb) takes the time and the scale in which the
 # trajectories are straightest.

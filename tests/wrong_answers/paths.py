@@ -1,5 +1,7 @@
 """Pages 09 and 10."""
 
+import torch
+
 
 def _ahead(y, a, b, slope):
     return y + (b - a) * slope(y, a)
@@ -7,6 +9,14 @@ def _ahead(y, a, b, slope):
 
 def _two_slopes(y, a, b, slope):
     return slope(y, a) + slope(_ahead(y, a, b, slope), b)
+
+
+def _off(states):
+    return states.diff(dim=0) * (len(states) - 1) - states[-1] + states[0]
+
+
+def _lengths(states):
+    return (states[1:] - states[:-1]).square().sum(2).sqrt().sum(0)
 
 
 WRONG = {
@@ -56,8 +66,43 @@ WRONG = {
         ),
         (lambda y, a, b, f: y, "for the first case"),
     ],
+    "check_noise_from_velocity": [
+        (lambda x, v, t: x - t * v, "the clean image"),
+        (lambda x, v, t: x + t * v, "not of t"),
+        (lambda x, v, t: x + v, "only 1 - t of it is left"),
+        (lambda x, v, t: x - v + t * v, "toward the noise"),
+        (lambda x, v, t: x / t, "the image in x_t for 0"),
+        (lambda x, v, t: (x - v + t * v) / t, "velocity for the image"),
+        (lambda x, v, t: t * x + (1 - t) * v, "stay whole"),
+        (lambda x, v, t: v, "for the first case"),
+    ],
+    "check_logit_normal": [
+        (lambda z, m, s: 1 / (1 + (-z).exp()), "whatever is asked for"),
+        (lambda z, m, s: m + s * z, "that is the logit"),
+        (lambda z, m, s: m + s * z.sigmoid(), "before the sigmoid"),
+        (lambda z, m, s: ((z - m) / s).sigmoid(), "standardized z"),
+        (lambda z, m, s: (m + s * z).exp(), "log-normal"),
+        (lambda z, m, s: torch.special.ndtr(m + s * z), "distribution function"),
+        (lambda z, m, s: (m + s * s * z).sigmoid(), "without a square"),
+        (lambda z, m, s: z, "for the first case"),
+    ],
+    "check_straightness": [
+        (lambda x: (x.diff(dim=0) - x[-1] + x[0]).square().sum(2).mean(), "time 1/K"),
+        (lambda x: (len(x) * x.diff(dim=0) - x[-1] + x[0]).square().sum(2).mean(), "but K steps"),
+        (lambda x: _off(x).square().mean(), "over the two coordinates"),
+        (lambda x: _off(x).square().sum() / x.shape[1], "added up the steps"),
+        (lambda x: _off(x).square().sum(2).sqrt().mean(), "length of the deviation"),
+        (lambda x: 2 * ((len(x) - 1) * x.diff(dim=0)).square().mean(), "mean squared velocity"),
+        (lambda x: (_lengths(x) / (x[-1] - x[0]).norm(dim=1)).mean(), "another measure"),
+        (lambda x: _off(x).sum(2).square().mean(), "square each coordinate first"),
+        (lambda x: _off(x).square().sum(2).mean().item(), "returns float"),
+        (lambda x: x.mean(), "for the first case"),
+    ],
 }
 RIGHT = {
+    "check_noise_from_velocity": lambda x, v, t: (x - t * v) + v,
+    "check_logit_normal": lambda z, m, s: 1 / (1 + (-m - s * z).exp()),
+    "check_straightness": lambda x: 2 * _off(x).square().mean(),
     "check_tweedie": lambda x, s, a, b: x / a + b * b / a * s,
     "check_reverse_step": lambda x, s, b, z: x * (1 + b / 2) + b * s + z * b**0.5,
     "check_heun_step": lambda y, a, b, f: (
