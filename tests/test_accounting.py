@@ -19,7 +19,7 @@ from diffusion_lib.images import folders
 from diffusion_lib.images.account import KINDS, account, is_own, leave_out, merged
 from diffusion_lib.plots import image_strip, save_grid, save_image
 
-needs_links = pytest.mark.skipif(not hasattr(os, "symlink"), reason="no links here")
+needs_links = pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
 
 
 def summary(path: Path | str) -> str:
@@ -106,6 +106,14 @@ def test_ghostscript_is_never_asked(images, monkeypatch):
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
     )
     assert "PostScript" in summary(images)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no such names there")
+def test_names_that_no_terminal_shows_are_spelled_out(images):
+    (images / "a\nb.png").write_bytes(b"broken")
+    with open(os.fsencode(images) + b"/\xff.png", "wb") as file:
+        file.write(b"broken")
+    assert "2 damaged (a\\nb.png: not an image, \\udcff.png)" in summary(images)
 
 
 # Folders

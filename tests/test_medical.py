@@ -148,7 +148,8 @@ def knees(tmp_path) -> Path:
     for i in range(6):
         (folder / f"series{i % 2}").mkdir(parents=True, exist_ok=True)
         (folder / f"series{i % 2}" / f"{i:03d}").write_bytes(knee(i))
-    (folder / "DICOMDIR").write_bytes(dicom(np.empty(0)))
+    directory = pydicom.uid.MediaStorageDirectoryStorage
+    (folder / "DICOMDIR").write_bytes(dicom(np.empty(0), SOPClassUID=directory))
     return folder
 
 
@@ -294,6 +295,14 @@ def test_an_enhanced_file_has_windows_and_slopes_for_all_frames_and_for_each():
     first, second, third = pixels_of("a.dcm", as_file(dataset))
     assert first.shape == (8, 8) and np.array_equal(first, second)
     assert np.abs(first[0] - SHOWN).max() <= 2 and np.abs(third[0] - SHOWN / 2).max() <= 2
+
+
+@pytest.mark.parametrize(
+    "header", [{}, dict(SOPClassUID=pydicom.uid.EncapsulatedPDFStorage, Rows=8)]
+)
+def test_an_image_without_pixels_is_damaged(knees, header):
+    (knees / "x.dcm").write_bytes(dicom(np.empty(0), **header))
+    assert "1 damaged (x.dcm: the pixels are missing)" in load_with_warnings(knees)[1][0]
 
 
 def test_colours_of_12_bits_are_not_dark():

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lib import distributed
+from diffusion_lib.cli import printable
 from diffusion_lib.config import CHANNELS, FITS
 from diffusion_lib.errors import InputError
 from diffusion_lib.images.account import account, is_missed, merged
@@ -128,7 +129,7 @@ def load_image_set(
                     if not done.images:
                         shutil.rmtree(unfinished)
                         left = account(0, 0, merged(files.left_out, done.left_out))
-                        raise InputError(f"there is no image in {path} that can be read: {left}")
+                        raise InputError(printable(f"{path} has no image that can be read: {left}"))
                     as_gray = channels == "1" or (channels == "auto" and done.gray)
                     write_set(cached, unfinished, done, image_size, as_gray)
                     found = open_set(cached, files.names)
@@ -141,7 +142,8 @@ def load_image_set(
     array, index = found
     left_out = merged(files.left_out, index["left_out"])
     counts = index["counts"]
-    summary = f"{path}: {account(len(array), sum(map(bool, counts)), left_out)}{index['scale']}"
+    line = account(len(array), sum(map(bool, counts)), left_out)
+    summary = printable(f"{path}: {line}{index['scale']}")
     if is_missed(left_out) and distributed.rank() == 0:
         warnings.warn(summary, stacklevel=3)
     elif progress:

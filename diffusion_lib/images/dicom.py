@@ -32,6 +32,8 @@ def read_dicom(name: str, content: bytes, left_out: LeftOut) -> list[Image.Image
     """
     header = open_dicom(content)
     if not any(part in header for part in PIXELS):
+        if "Rows" in header or "Image Storage" in kind_of(header):
+            raise ValueError("the pixels are missing")
         leave_out(left_out, "no_pixels", name)
         return []
     values = header.pixel_array  # (H, W) or (frames, H, W), for colour with 3 more at the end
@@ -63,6 +65,12 @@ def open_dicom(content: bytes) -> Dataset:
         header.BitsStored = header.get("BitsStored") or header.BitsAllocated
         header.PixelRepresentation = header.get("PixelRepresentation") or 0
     return header
+
+
+def kind_of(header: Dataset) -> str:
+    """What a file is by its header, such as "MR Image Storage", or ""."""
+    uid = header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID")
+    return uid.name if uid else ""
 
 
 def frame_header(header: Dataset, frame: int) -> Dataset:
@@ -121,8 +129,9 @@ def show_grey(frames: np.ndarray, headers: list[Dataset]) -> list[np.ndarray]:
             frame = apply_voi(frame, header)
             low, high = 0, 2 ** header.VOILUTSequence[0].LUTDescriptor[2] - 1
         elif has_window(header):
-            low, high = apply_windowing(np.array([-1e9, 1e9]), header)  # its black and its white
-            frame = apply_windowing(frame, header)
+            with np.errstate(over="ignore"):  # far outside of a sigmoid
+                low, high = apply_windowing(np.array([-1e9, 1e9]), header)  # its black and white
+                frame = apply_windowing(frame, header)
         pixels = as_bytes(frame, low, high)
         if header.PhotometricInterpretation == "MONOCHROME1":  # small values are bright
             pixels = 255 - pixels

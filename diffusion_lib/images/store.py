@@ -21,25 +21,33 @@ def open_set(cached: Path, names: list[str]) -> tuple[np.ndarray, dict] | None:
     """The array and the index of a set, None if it is not there; one that is damaged is removed."""
     if not cached.exists():
         return None
-    try:
-        index, check = json.loads(cached.with_suffix(".json").read_bytes())
-        # Copy-on-write, because torch warns of arrays that cannot be written to.
-        array = np.load(cached, mmap_mode="c")
-        counts, checked = index["counts"], short_hash(json.dumps(index).encode())
-        fits = (
-            check == checked
-            and len(counts) == len(names)
-            and sum(counts) == len(array)
-            and array.dtype == np.uint8
-        )
-        if fits and fingerprint(array) == index["fingerprint"]:
-            return array, index
-    except (OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError):
-        pass
+    with suppress(OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError):
+        if found := read_set(cached, names):
+            return found
     warnings.warn(f"{cached} is damaged: all images are read again", stacklevel=3)
     with suppress(FileNotFoundError):  # another process may have noticed too
         cached.unlink()
     return None
+
+
+def read_set(cached: Path, names: list[str]) -> tuple[np.ndarray, dict] | None:
+    """The array and the index of a set, None if they do not fit to each other and to its files.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError: damage.
+    """
+    index, check = json.loads(cached.with_suffix(".json").read_bytes())
+    # Copy-on-write, because torch warns of arrays that cannot be written to.
+    array = np.load(cached, mmap_mode="c")
+    counts = index["counts"]
+    fits = (
+        check == short_hash(json.dumps(index).encode())
+        and len(counts) == len(names)
+        and sum(counts) == len(array)
+        and array.dtype == np.uint8
+        and fingerprint(array) == index["fingerprint"]
+    )
+    return (array, index) if fits else None
 
 
 def fingerprint(array: np.ndarray) -> str:
