@@ -143,13 +143,13 @@ def decode_all(
             disable=not progress,
         ) as bar,
     ):
-        saved = time.monotonic()
+        saved, images = time.monotonic(), done.images
         for number, chunk in enumerate(bounded_map(threads, decode, chunks, 2 * workers), start=1):
-            first = done.images
             done.counts += chunk.counts
-            done.deep += [(first + i, *range_) for i, *range_ in chunk.deep]
-            for images, target in ((chunk.images, file), (chunk.lower, lower)):
-                target.writelines(image.tobytes() for image in images)
+            done.deep += [(images + i, *values) for i, *values in chunk.deep]
+            images += len(chunk.images)
+            file.writelines(image.tobytes() for image in chunk.images)
+            lower.writelines(codes.tobytes() for codes in chunk.lower)
             done.gray = done.gray and chunk.gray
             done.left_out = merged(done.left_out, chunk.left_out)
             bar.update(len(chunk.counts))
