@@ -15,6 +15,7 @@ from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
 from diffusion_lib import InputError, load_image_set, load_images
+from diffusion_lib.images import volumes
 from diffusion_lib.images.medical import medical_format, read_medical
 
 
@@ -521,6 +522,12 @@ def test_broken_volumes_are_named(tmp_path):
     pixels, messages = load_with_warnings(tmp_path / "set")
     assert len(pixels) == 12 and len(messages) == 1 and "4 damaged (" in messages[0]
     assert "alone.hdr: No such file" in messages[0]
+
+
+def test_a_volume_that_swells_is_not_unpacked_whole(tmp_path, images, monkeypatch):
+    monkeypatch.setattr(volumes, "LARGEST", 10_000)
+    (images / "a.nii.gz").write_bytes(gzip.compress(bytes(20_000)))
+    assert "a.nii.gz: more than 4 GiB when it is unpacked" in load_with_warnings(images)[1][0]
 
 
 @pytest.mark.parametrize("content", [b"ENVI\nsamples = 3\n", b""])

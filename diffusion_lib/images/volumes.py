@@ -12,6 +12,7 @@ from diffusion_lib.images.values import PERCENTILES, as_bytes
 
 # Of a volume, the slices of the central half: the outer ones show the neck, the crown, or air.
 CENTER = 0.5
+LARGEST = 2**32  # bytes of a volume that is packed
 
 
 def read_volume(
@@ -93,7 +94,10 @@ def open_volume(name: str, content: bytes, read: Callable[[str], bytes]):
     from nibabel.fileholders import FileHolder
 
     if name.lower().endswith(".gz"):
-        content = gzip.decompress(content)
+        with gzip.open(io.BytesIO(content)) as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ValueError("more than 4 GiB when it is unpacked")
     if name.lower().endswith(".hdr"):
         kinds = (Nifti1Pair, Nifti2Pair, AnalyzeImage)
         parts = {"header": content, "image": read_voxels(name, read)}
