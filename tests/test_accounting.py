@@ -15,7 +15,7 @@ from helpers import make_images, noise_image
 from PIL import Image
 
 from diffusion_lib import InputError, load_image_set, load_images
-from diffusion_lib.images import folders
+from diffusion_lib.images import decode, folders
 from diffusion_lib.images.account import KINDS, account, is_own, leave_out, merged
 from diffusion_lib.plots import image_strip, save_grid, save_image
 
@@ -203,6 +203,24 @@ def test_huge_files_are_not_read(images, monkeypatch, kind):
     path = shutil.make_archive(str(images), "zip", images) if kind == "zip" else images
     line = "1 too large (large.png; over 2 GiB: cut them up), 1 file that is no image"
     assert summary(path) == f"6 images from 6 files; left out: {line}"
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_large_files_are_read_whole_only_if_they_begin_like_images(images, monkeypatch, kind):
+    monkeypatch.setattr(decode, "LARGE", 1_000)
+    noise_image(7, 64).save(images / "sound.png")
+    (images / "zeros.png").write_bytes(bytes(50_000))
+    path = Path(shutil.make_archive(str(images), "zip", images)) if kind == "zip" else images
+    sizes, Files = {}, folders.ZipFiles if kind == "zip" else folders.FolderFiles
+    read = Files.read
+
+    def noted(files, name: str, size: int = -1) -> bytes:
+        sizes[name] = len(content := read(files, name, size))
+        return content
+
+    monkeypatch.setattr(Files, "read", noted)
+    line = "7 images from 7 files; left out: 1 damaged (zeros.png: not an image)"
+    assert summary(path) == line and sizes["zeros.png"] == 1_000 and sizes["sound.png"] > 1_000
 
 
 # Our own pictures

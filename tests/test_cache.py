@@ -104,7 +104,7 @@ def test_many_broken_images_are_counted_and_only_some_of_them_named(images):
 
 
 def test_a_file_that_cannot_be_read_counts_as_broken(images, monkeypatch):
-    def read(files: FolderFiles, name: str) -> bytes:
+    def read(files: FolderFiles, name: str, size: int = -1) -> bytes:
         if name == "0002.png":
             raise PermissionError(13, "Permission denied")
         return (files.path / name).read_bytes()

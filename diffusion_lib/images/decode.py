@@ -16,11 +16,12 @@ from tqdm.auto import tqdm
 from diffusion_lib.errors import InputError
 from diffusion_lib.files import load_file, save_file
 from diffusion_lib.images.account import LeftOut, is_own, leave_out, merged
-from diffusion_lib.images.files import read_pictures
+from diffusion_lib.images.files import begins_like_image, read_pictures
 from diffusion_lib.images.formats import has_image_extension, kind_by_content, kind_by_extension
-from diffusion_lib.images.medical import has_medical_extension, has_volume_extension, read_medical
+from diffusion_lib.images.medical import has_volume_extension, medical_format, read_medical
 from diffusion_lib.images.values import DeepSquare, make_square
 
+LARGE = 2**26  # bytes: more than this is read only of what begins like an image
 CHUNK = 64  # files that a thread decodes at a time
 SAVE_SECONDS = 2  # about so much work is lost when decoding is killed
 NEARLY_GRAY = 8  # of 255: JPEG leaves a trace of colour in grey images that were saved as RGB
@@ -60,7 +61,7 @@ class Decoded:
 
 
 def decode_chunk(
-    names: list[str], read: Callable[[str], bytes], image_size: int, fit: str, own: bool = False
+    names: list[str], read: Callable[..., bytes], image_size: int, fit: str, own: bool = False
 ) -> Chunk:
     """Decode some files, one after the other. own: whether to take this program's pictures."""
     counts, images, lower, deep, gray, left_out = [], [], [], [], True, {}
@@ -75,7 +76,7 @@ def decode_chunk(
                 images.append(square)
                 gray = gray and np.ptp(square.astype(np.int16), axis=2).max() <= NEARLY_GRAY
         except Exception as error:  # a broken file can raise anything
-            kind = None if has_medical_extension(name) else kind_by_extension(name)
+            kind = None if has_volume_extension(name) else kind_by_extension(name)
             kind = kind or "damaged"
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             reason = textwrap.shorten(reason, 200, placeholder=" ...")
@@ -85,18 +86,20 @@ def decode_chunk(
 
 
 def read_squares(
-    name: str, read: Callable[[str], bytes], image_size: int, fit: str, own: bool, left_out: LeftOut
+    name: str, read: Callable[..., bytes], image_size: int, fit: str, own: bool, left_out: LeftOut
 ) -> Iterator[np.ndarray | DeepSquare]:
     """The images in a file: mostly one, more in a volume, none if it is no image.
 
     Raises:
         OSError, ValueError, SyntaxError ...: a broken image.
     """
-    content = read(name)
+    content = read(name, LARGE)
     kind = kind_by_extension(name)
     if kind == "raw":  # most are TIFFs, with a preview
         leave_out(left_out, kind, name)
         return
+    if len(content) == LARGE and (medical_format(name, content) or begins_like_image(content)):
+        content = read(name)
     pictures = read_medical(name, content, read, left_out)
     if pictures is None and not own and is_own(content):
         leave_out(left_out, "own", name)

@@ -76,6 +76,13 @@ def read_pictures(
     yield read_image(image, content)
 
 
+def begins_like_image(head: bytes) -> bool:
+    """Whether a file may be an image, by its first bytes."""
+    with suppress(OSError, SyntaxError, ValueError):
+        return is_tiff(head) or Image.open(io.BytesIO(head), formats=readable_formats()) is not None
+    return False
+
+
 def read_image(image: Image.Image, content: bytes) -> Image.Image | Deep:
     """A picture that Pillow has opened, upright."""
     bits, kind = (content[24], content[25]) if content.startswith(PNG_START) else (8, 0)
