@@ -62,3 +62,9 @@ def test_panels_stand_side_by_side_in_order():
     assert [len(axes.get_lines()) for axes in figure.axes[:1]] == [1]
     assert [len(axes.patches) > 0 for axes in figure.axes] == [False, True, True]
     assert figure.get_suptitle() == "All"
+
+
+def test_a_few_positions_on_a_logarithmic_axis_are_named_themselves():
+    (axes,) = charts.curves([6, 10, 20, 40], {"a": [4, 3, 2, 1]}, xscale="log").axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["6", "10", "20", "40"]
+    assert not len(axes.xaxis.get_minorticklocs())

@@ -19,6 +19,7 @@ from diffusion_lib import (
     dpm_solver,
     heun,
     load_images,
+    sample,
     toys,
 )
 from diffusion_lib.batches import TIMESTEP_SAMPLING
@@ -215,6 +216,14 @@ def test_with_added_noise_the_steps_on_two_paths_are_the_same_too(sampler):
         generator = torch.Generator().manual_seed(1)
         ends.append(last(sampler(diffusion, normal(20), 30, generator, clip="off", **noisy)))
     torch.testing.assert_close(*ends, rtol=1e-7, atol=1e-7)
+
+
+def test_a_model_on_a_path_is_sampled_like_any_other():
+    diffusion = GaussianDiffusion.load("digits")
+    straight = OnPath(diffusion, replace(diffusion.schedule, path="straight"))
+    images = sample(straight, 2, steps=4)
+    assert images.shape == (2, *diffusion.image_shape)
+    torch.testing.assert_close(images, sample(diffusion, 2, steps=4), rtol=0, atol=2e-3)
 
 
 def test_a_model_on_a_path_with_other_noise_levels_is_asked_at_the_nearest():

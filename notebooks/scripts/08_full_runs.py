@@ -510,3 +510,5 @@ exercises.check_parts_that_fit(parts_that_fit_solution)
 # - A batch that is too large for a GPU is computed in parts, or with checkpointing.
 #
 # **Next:** your own images. Put them into a folder, write its path into `SET`, and begin at the top.
+# [Page 09](09_score_sde_ode.ipynb) and [page 10](10_flow_matching.ipynb) show the same model as papers of
+# today see it.

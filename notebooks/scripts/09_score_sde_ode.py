@@ -160,16 +160,18 @@ exercises.check_tweedie(tweedie_solution)
 # $$\mathbb E\,\lVert s_\theta(x_t, t) + \epsilon/\sigma_t \rVert^2
 # = \frac{1}{\sigma_t^2}\;\mathbb E\,\lVert \epsilon_\theta(x_t, t) - \epsilon \rVert^2$$
 #
-# On the right is the loss of page 04, with a weight. Two fields of research trained the same network
-# for years. For any network, such as this one, which has learned nothing:
+# On the right is the loss of page 04, with a weight: score models and DDPM trained the same network.
+# The two are equal for any network, such as this one, which has learned nothing:
 
 # %%
 t, x0, noise = 300, mixture.sample(POINTS)[0], torch.randn(POINTS, 2)
 x_t, sigma = schedule.add_noise(x0, t, noise), schedule.sigma(t)
 epsilon = torch.nn.Linear(2, 2)(x_t)  # (POINTS, 2), an untrained network's answer
 score = -epsilon / sigma
-print(f"denoising score matching: {sigma**2 * (score + noise / sigma).square().mean():.4f}")
-print(f"the loss of page 04:      {(epsilon - noise).square().mean():.4f}")
+print(
+    f"denoising score matching, times sigma^2: {sigma**2 * (score + noise / sigma).square().mean():.4f}"
+)
+print(f"the loss of page 04:                     {(epsilon - noise).square().mean():.4f}")
 
 
 # %% [markdown]
@@ -397,7 +399,7 @@ print(f"largest difference from a step of DDIM: {difference:.5f}")
 # %% [markdown]
 # Euler's method is DDIM. So a better method for ODEs makes a better sampler. **Heun's method** takes
 # the Euler step as a trial, asks for the slope at its end, and repeats the step with the mean of both
-# slopes. With this, EDM drew better images in fewer calls than all before it (algorithm 1).
+# slopes. It is the sampler of EDM (algorithm 1).
 #
 # **Exercise 3. Heun's method.** `slope(y, sigma)` calls the network.
 

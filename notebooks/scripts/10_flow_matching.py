@@ -377,7 +377,7 @@ charts.curves(tenths, errors, "Distance from the exact field", dict.fromkeys(err
 # ## Reflow: straighten the trajectories
 #
 # Lines cross because each image was paired with any noise. The ODE pairs better: each noise has one end,
-# and trajectories never cross. So Liu et al. take the noises and the ends *of the trained flow* as new
+# and no two trajectories are ever at one place at the same time. So Liu et al. take the noises and the ends *of the trained flow* as new
 # pairs, draw straight lines between those, and train again. This is **reflow**.
 
 # %%
