@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffusion_lib import distributed
 from diffusion_lib.batches import BatchStream
@@ -29,8 +29,18 @@ class Run(Protocol):
     def train_step(self) -> Tensor: ...
 
 
-def check_run(config: TrainConfig, network: nn.Module, pixels: Tensor) -> None:
+def check_run(
+    config: TrainConfig, diffusion: GaussianDiffusion, pixels: Tensor, labels: Tensor | None
+) -> None:
     """Raise InputError for options that do not go with this network, these data or processes."""
+    network, classes = diffusion.network, diffusion.classes
+    if (labels is None) != (not classes):
+        raise InputError("a model with classes is trained with labels, and one without is not")
+    if classes and labels.shape != (len(pixels), len(classes)):
+        raise InputError(
+            f"the labels must have shape {(len(pixels), len(classes))}, one row an image and one "
+            f"column each for {', '.join(classes)}, not {tuple(labels.shape)}"
+        )
     if config.flip and pixels.dim() != 4:
         raise InputError(f"flip is for images, not for data of shape {tuple(pixels.shape[1:])}")
     if config.checkpointing and not hasattr(network, "enable_gradient_checkpointing"):

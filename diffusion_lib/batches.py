@@ -25,6 +25,7 @@ class BatchStream:
         device: where batches go. On a GPU all pixels are kept there if half of what is free
             holds them; otherwise the next batch is gathered while the GPU computes.
         rank_slice: which images of each batch are wanted; by default all.
+        labels: of the images, int64, (N, columns); by default they have none, (N, 0).
     """
 
     def __init__(
@@ -34,11 +35,13 @@ class BatchStream:
         seed: int,
         device: torch.device,
         rank_slice: slice = slice(None),
+        labels: Tensor | None = None,
     ):
         if device.type == "cuda" and 2 * pixels.nbytes < torch.cuda.mem_get_info(device)[0]:
             pixels = pixels.to(device)
         self.pixels, self.batch_size, self.seed, self.device = pixels, batch_size, seed, device
         self.rank_slice = rank_slice
+        self.labels = torch.empty(len(pixels), 0, dtype=torch.long) if labels is None else labels
         self.order = lru_cache(maxsize=2)(self._order)
         self.ahead = device.type == "cuda" and pixels.device.type == "cpu"
         self.thread = ThreadPoolExecutor(1) if self.ahead else None
@@ -75,6 +78,13 @@ class BatchStream:
         """Batch number k: float32 in [-1, 1], shape (B, C, H, W) or (B, ...), on the device."""
         some = self.prefetch(k) if self.ahead else self.gather(k)
         return to_images(some.to(self.device, non_blocking=True))
+
+    def batch_labels(self, k: int) -> Tensor:
+        """The labels of the images in `batch(k)`, (B, columns), on the device."""
+        some = self.labels[self.indices(k)[self.rank_slice]]
+        if self.device.type == "cuda":  # from other memory, a copy would wait for the GPU
+            some = some.pin_memory()
+        return some.to(self.device, non_blocking=True)
 
 
 def uniform(timesteps: int, shape: tuple[int, ...], **where) -> Tensor:

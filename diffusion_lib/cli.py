@@ -46,11 +46,13 @@ class Parser(argparse.ArgumentParser):
                 continue
             optional = option.default is None  # `int | None`: the help says what None means
             kind = int if optional else option.type
-            help = rule["help"] if optional else f"{rule['help']} (default: {option.default})"
-            metavar = {int: "N", float: "X", str: "NAME"}[kind]
+            default = "" if option.default in (None, "") else f" (default: {option.default})"
+            metavar = rule["metavar"] or {int: "N", float: "X", str: "NAME"}[kind]
             if rule["choices"]:  # the configuration checks them
                 metavar = f"{{{','.join(rule['choices'])}}}"
-            group.add_argument(*flags, type=kind, help=help, metavar=metavar)
+            alone = {} if rule["alone"] is None else {"nargs": "?", "const": rule["alone"]}
+            help = rule["help"] + default
+            group.add_argument(*flags, type=kind, help=help, metavar=metavar, **alone)
         return group
 
     def parse_args(self, arguments: list[str] | None = None) -> argparse.Namespace:

@@ -49,10 +49,13 @@ def option(
     above: float | None = None,
     below: float | None = None,
     group: str = "",
+    metavar: str = "",
+    alone: str | None = None,
 ) -> Any:
     """A field, with its range and what the command line says about it.
 
     group: under which heading --help lists it and those that follow, up to the next group.
+    alone: the value that the flag stands for where none follows it.
     """
     rule = dict(
         help=help,
@@ -62,6 +65,8 @@ def option(
         above=above,
         below=below,
         group=group,
+        metavar=metavar,
+        alone=alone,
     )
     return field(default=default, metadata=rule)
 
@@ -120,6 +125,13 @@ class TrainConfig(Config):
     channels: str = option("auto", "1 for grey, 3 for colour; auto: detect", choices=CHANNELS)
     fit: str = option("crop", "how images become square: crop or squash", choices=FITS)
     flip: bool = option(False, "flip half of the images horizontally")
+    labels: str = option(
+        "",
+        "learn labels too: the names of subfolders, or columns of a table (a,b)",
+        metavar="COLUMN",
+        alone="folder",
+    )
+    label_dropout: float = option(0.1, "share of labels left out", at_least=0, below=1)
     workers: int = option(0, "threads that decode images; 0: one per core", at_least=0, below=1025)
 
     timesteps: int = option(
@@ -197,7 +209,16 @@ class PredictConfig(Config):
 
     output: str = option("./", "folder for the images", "-o")
     name: str = option("predict", "prefix of the file names", "-n")
-    num_images: int = option(1, "number of images", "-i", at_least=1)
+    num_images: int | None = option(
+        None,
+        "number of images; of each label, if there are (default: 1; 8 of each of several)",
+        "-i",
+        at_least=1,
+    )
+    label: str = option(
+        "", "what to draw: a label of the model, several (a,b), or all", metavar="LABEL"
+    )
+    guidance: float = option(2.0, "how clearly to show the label; 1: as it was learned", at_least=0)
     sampler: str = option("dpm_solver", "how to get from noise to images", choices=SAMPLERS)
     steps: int | None = option(None, STEPS, at_least=1)
     spacing: str = option("auto", "which timesteps the sampler visits", choices=SPACINGS)
@@ -216,6 +237,9 @@ class EvaluateConfig(Config):
     """How to measure a trained model."""
 
     num_images: int = option(1000, "number of samples", "-i", at_least=4)
+    guidance: float = option(
+        1.0, "of a model with labels, which are those of the images in PATH", at_least=0
+    )
     sampler: str = option("dpm_solver", "how to get from noise to images", choices=SAMPLERS)
     steps: int | None = option(None, STEPS, at_least=1)
     seed: int = option(0, "random seed", at_least=0, below=2**32)

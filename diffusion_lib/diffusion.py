@@ -30,7 +30,7 @@ class Denoised(NamedTuple):
 class GaussianDiffusion(nn.Module):
     """The forward process of `schedule`, and a `network` that learns to reverse it.
 
-    network: (x_t, t of shape (N,)) -> shape of x_t.
+    network: (x_t, t of shape (N,)) -> shape of x_t; with a third input if there are labels.
     prediction: what the network predicts:
         "epsilon"   the noise in x_t (Ho et al. 2020, arXiv 2006.11239, eq. 14)
         "x0"        the clean image
@@ -39,6 +39,8 @@ class GaussianDiffusion(nn.Module):
                     for data of variance 1 (Karras et al. 2022, arXiv 2206.00364, eq. 7)
         "velocity"  epsilon - x_0, the direction of the straight path (Liu et al. 2022, arXiv
                     2209.03003, eq. 1, with time from image to noise)
+    classes: of labelled images: column of the labels -> names of its classes, in order of their
+        numbers, such as {"digit": ["0", "1", ...]}. The network has embeddings for them.
 
     Attributes:
         precision: number format in which the network computes; its weights stay float32.
@@ -47,7 +49,13 @@ class GaussianDiffusion(nn.Module):
         InputError: an unknown prediction, or one that the schedule does not allow.
     """
 
-    def __init__(self, network: nn.Module, schedule: NoiseSchedule, prediction: str = "epsilon"):
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: NoiseSchedule,
+        prediction: str = "epsilon",
+        classes: dict[str, list[str]] | None = None,
+    ):
         super().__init__()
         if prediction not in PREDICTIONS:
             raise InputError(f"prediction must be one of {', '.join(PREDICTIONS)}: {prediction!r}")
@@ -58,6 +66,7 @@ class GaussianDiffusion(nn.Module):
                 "velocity"
             )
         self.network, self.schedule, self.prediction = network, schedule, prediction
+        self.classes = classes or {}
         self.precision = torch.float32
 
     @property
@@ -70,8 +79,10 @@ class GaussianDiffusion(nn.Module):
         """Where the weights are; the CPU if there are none."""
         return next((weights.device for weights in self.parameters()), torch.device("cpu"))
 
-    def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor:
+    def forward(self, x_t: Tensor, t: int | Tensor, labels: Tensor | None = None) -> Tensor:
         """The network's prediction, in the dtype of x_t.
+
+        labels: int64, (N, columns), -1 where unknown; None or (N, 0): there are none.
 
         Everything that calls the network calls it here: training, sampling and evaluation. So this
         is where its precision is chosen. (A compiled network is compiled in place.)
@@ -80,6 +91,8 @@ class GaussianDiffusion(nn.Module):
             t = torch.full((len(x_t),), t, device=x_t.device)
         mixed = self.precision != torch.float32
         with torch.autocast(x_t.device.type, self.precision, enabled=mixed):
+            if labels is not None and labels.shape[1]:
+                return self.network(x_t, t, labels).to(x_t.dtype)
             return self.network(x_t, t).to(x_t.dtype)
 
     def target(self, x0: Tensor, t: int | Tensor, noise: Tensor) -> Tensor:
@@ -92,7 +105,14 @@ class GaussianDiffusion(nn.Module):
             return noise - x0
         return self.schedule.signal(t, x0) * noise - self.schedule.sigma(t, x0) * x0
 
-    def loss(self, x0: Tensor, t: int | Tensor, noise: Tensor, min_snr: float = 0.0) -> Tensor:
+    def loss(
+        self,
+        x0: Tensor,
+        t: int | Tensor,
+        noise: Tensor,
+        labels: Tensor | None = None,
+        min_snr: float = 0.0,
+    ) -> Tensor:
         """The simplified objective, || target - prediction ||^2 (Ho et al. 2020, eq. 14).
 
         min_snr is gamma of `min_snr_weight`; 0 weighs all timesteps alike.
@@ -100,12 +120,20 @@ class GaussianDiffusion(nn.Module):
         Returns:
             The mean over all pixels of all images, shape ().
         """
-        return self.losses(x0, t, noise, min_snr).mean()
+        return self.losses(x0, t, noise, labels, min_snr).mean()
 
-    def losses(self, x0: Tensor, t: int | Tensor, noise: Tensor, min_snr: float = 0.0) -> Tensor:
+    def losses(
+        self,
+        x0: Tensor,
+        t: int | Tensor,
+        noise: Tensor,
+        labels: Tensor | None = None,
+        min_snr: float = 0.0,
+    ) -> Tensor:
         """The same for each image, (N,): the mean over its pixels."""
         x_t = self.schedule.add_noise(x0, t, noise)
-        error = F.mse_loss(self(x_t, t), self.target(x0, t, noise), reduction="none")  # (N, ...)
+        target = self.target(x0, t, noise)
+        error = F.mse_loss(self(x_t, t, labels), target, reduction="none")  # (N, ...)
         if min_snr:
             error = self.min_snr_weight(t, x0, min_snr) * error
         return error.flatten(1).mean(1)
@@ -125,14 +153,16 @@ class GaussianDiffusion(nn.Module):
             return snr.clamp(max=gamma) * (sigma / (signal + sigma)) ** 2
         return snr.clamp(max=gamma)
 
-    def denoise(self, x_t: Tensor, t: int | Tensor, clip: str = "off") -> Denoised:
+    def denoise(
+        self, x_t: Tensor, t: int | Tensor, clip: str = "off", labels: Tensor | None = None
+    ) -> Denoised:
         """The clean image and the noise in x_t, from the prediction, whatever that is.
 
         The two belong together: x_t = signal x_0 + sigma epsilon. clip: see `clip_x0`; epsilon
         follows the clipped x_0.
         """
         signal, sigma = self.schedule.signal(t, x_t), self.schedule.sigma(t, x_t)
-        prediction = self(x_t, t)
+        prediction = self(x_t, t, labels)
         if self.prediction == "epsilon":
             x0, epsilon = (x_t - sigma * prediction) / signal, prediction
         elif self.prediction == "x0":
@@ -168,6 +198,7 @@ class GaussianDiffusion(nn.Module):
             "network": describe_network(self.network),
             "schedule": asdict(self.schedule),
             "prediction": self.prediction,
+            "classes": self.classes,
             "weights": self.network.state_dict(),
         }
 
@@ -189,8 +220,12 @@ class GaussianDiffusion(nn.Module):
         checkpoint = load_checkpoint(path)
         try:
             network = rebuild_network(checkpoint["network"], checkpoint["weights"])
+            if list(map(len, checkpoint["classes"].values())) != list(
+                getattr(network, "classes", ())
+            ):
+                raise ValueError("its classes are not those of its network")
             schedule = NoiseSchedule(**checkpoint["schedule"])
-            model = cls(network, schedule, checkpoint["prediction"])
+            model = cls(network, schedule, checkpoint["prediction"], checkpoint["classes"])
         except InputError:
             raise
         except Exception as error:  # a file can be wrong in more ways than can be listed
@@ -220,8 +255,12 @@ def clip_x0(x0: Tensor, clip: str) -> Tensor:
     return x0.clamp(-1, 1)
 
 
-def build(config: TrainConfig, channels: int) -> GaussianDiffusion:
+def build(
+    config: TrainConfig, channels: int, classes: dict[str, list[str]] | None = None
+) -> GaussianDiffusion:
     """A new, untrained model as the configuration describes it, for images of `channels` channels.
+
+    classes: of labelled images, see `GaussianDiffusion`.
 
     Raises:
         InputError: an image size, a width or a schedule that cannot be.
@@ -235,4 +274,6 @@ def build(config: TrainConfig, channels: int) -> GaussianDiffusion:
         shift=config.shift,
         zero_terminal_snr=config.zero_terminal_snr,
     )
-    return GaussianDiffusion(build_network(config, channels), schedule, config.prediction)
+    counts = tuple(map(len, (classes or {}).values()))
+    network = build_network(config, channels, counts)
+    return GaussianDiffusion(network, schedule, config.prediction, classes)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diffusion_lib.diffusion import GaussianDiffusion
+    from diffusion_lib.images.labels import Labels
 
 FEWEST = 8  # real images: two halves of four, because precision needs more than three
 LOSS_IMAGES = 500  # of the real images, for the loss by timestep
@@ -64,7 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     from diffusion_lib.devices import find_device, find_precision, prepare
     from diffusion_lib.diffusion import GaussianDiffusion
-    from diffusion_lib.images.cache import load_images
+    from diffusion_lib.images.cache import load_image_set, load_images
+    from diffusion_lib.images.labels import read_labels
     from diffusion_lib.spacing import check_steps
 
     device = prepare(find_device(config.device))
@@ -73,30 +75,56 @@ def main(arguments: list[str] | None = None) -> None:
     if config.steps is not None:
         check_steps(config.steps, diffusion.schedule.timesteps)
     channels, size, _ = diffusion.image_shape
-    real = load_images(path, size, channels, config.fit, progress=True)
+    real, files, *_ = load_image_set(path, size, channels, config.fit, progress=True)
     if len(real) < FEWEST:
         raise InputError(f"evaluation needs at least {FEWEST} images, but {path} has {len(real)}")
     unseen = None
     if held_out is not None:
         unseen = load_images(held_out, size, channels, config.fit, progress=True)
+    labels = None
+    if diffusion.classes:
+        found = read_labels(path, files, ",".join(diffusion.classes))
+        labels = draw_labels(found, diffusion.classes, config)
     if output is not None:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
 
     numbers = {"model": model, "path": path, "held_out": held_out}
-    numbers |= measure(diffusion, real, unseen, config)
+    numbers |= measure(diffusion, real, unseen, config, labels)
     print(table(numbers))
     if output is not None:
         Path(output).write_text(json.dumps(numbers, indent=2) + "\n")
         print(f"all numbers: {output}")
 
 
+def draw_labels(found: "Labels", classes: dict[str, list[str]], config: EvaluateConfig) -> "Tensor":
+    """Labels for the samples, drawn from those of the real images, (num_images, columns).
+
+    Raises:
+        InputError: the images have other classes than the model.
+    """
+    import torch
+
+    if found.names != classes:
+        raise InputError(
+            f"the images have other classes of {', '.join(classes)} than the model was trained with"
+        )
+    generator = torch.Generator().manual_seed(config.seed)
+    chosen = torch.randint(len(found.values), (config.num_images,), generator=generator)
+    return found.values[chosen]
+
+
 def measure(
-    diffusion: "GaussianDiffusion", real: "Tensor", unseen: "Tensor | None", config: EvaluateConfig
+    diffusion: "GaussianDiffusion",
+    real: "Tensor",
+    unseen: "Tensor | None",
+    config: EvaluateConfig,
+    labels: "Tensor | None" = None,
 ) -> dict:
     """Draw samples, and compare them with real images.
 
     real: the images it was trained on, uint8, (N, C, H, W).
     unseen: real images it was not trained on, uint8, (M, C, H, W), or None.
+    labels: of the samples, for a model with classes.
 
     Returns:
         All that `table` shows, in plain values.
@@ -123,7 +151,7 @@ def measure(
     count = min(config.num_images, len(real) // 2)
     pixels = torch.empty(config.num_images, *real.shape[1:], dtype=torch.uint8)
     first, seconds = 0, 0.0
-    for batch, elapsed in timed_batches(diffusion, steps, config):
+    for batch, elapsed in timed_batches(diffusion, steps, config, labels):
         seconds += elapsed
         pixels[first : first + len(batch)] = batch
         seen = features(to_images(batch))
@@ -158,6 +186,7 @@ def measure(
         "num_images": config.num_images,
         "sampler": config.sampler,
         "steps": steps,
+        "guidance": None if labels is None else config.guidance,
         "seed": config.seed,
         "seconds": seconds,
         "device": str(diffusion.device),
@@ -175,7 +204,7 @@ def measure(
 
 
 def timed_batches(
-    diffusion: "GaussianDiffusion", steps: int, config: EvaluateConfig
+    diffusion: "GaussianDiffusion", steps: int, config: EvaluateConfig, labels: "Tensor | None"
 ) -> "Iterator[tuple[Tensor, float]]":
     """Batches of samples, uint8, (n, C, H, W), each with the seconds that it took.
 
@@ -187,6 +216,7 @@ def timed_batches(
 
     how = {"sampler": config.sampler, "steps": steps, "seed": config.seed}
     how |= {"batch_size": config.batch_size, "progress": True}
+    how |= {"labels": labels, "guidance": config.guidance}
     started = time.perf_counter()
     for batch in sample_batches(diffusion, config.num_images, **how):
         elapsed = time.perf_counter() - started
@@ -203,11 +233,12 @@ def table(numbers: dict) -> str:
     channels, size, _ = numbers["image_shape"]
     count, total = numbers["num_images"], numbers["real_images"]
     rate = count / numbers["seconds"]
+    guided = "" if numbers["guidance"] is None else f", guidance {numbers['guidance']:g}"
     lines = [
         f"real images   {total} of {numbers['path']}, {size}x{size}, "
         f"{'grey' if channels == 1 else 'colour'}",
         f"samples       {count} of {numbers['model']}, by {numbers['sampler']} in "
-        f"{numbers['steps']} steps, seed {numbers['seed']}",
+        f"{numbers['steps']} steps, seed {numbers['seed']}{guided}",
         f"sampling      {numbers['seconds']:.1f} s on {numbers['device']} in "
         f"{numbers['precision']}, {rate:.1f} images/s",
         f"features      {numbers['features']}; {numbers['compared']} samples, and as many other "

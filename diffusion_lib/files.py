@@ -13,7 +13,7 @@ from torch import Tensor
 from diffusion_lib.config import BUNDLED
 from diffusion_lib.errors import InputError, did_you_mean
 
-FORMAT = 2  # of the checkpoints that this version writes
+FORMAT = 3  # of the checkpoints that this version writes
 
 
 def save_file(content: dict | bytes, path: str | Path) -> None:
@@ -95,7 +95,7 @@ def load_checkpoint(path: str | Path) -> dict:
         InputError: no such file, not such a file, or one from a newer version.
     """
     try:
-        checkpoint = converted(load_file(path), path)
+        checkpoint = {"classes": {}} | converted(load_file(path), path)
         check_checkpoint(checkpoint)
     except InputError:
         raise
@@ -111,7 +111,10 @@ def check_checkpoint(checkpoint: dict) -> None:
 
     Whether sizes fit the network is checked where these are known.
     """
-    check_kinds(checkpoint, network=dict, schedule=dict, prediction=str, weights=dict)
+    check_kinds(checkpoint, network=dict, schedule=dict, prediction=str, weights=dict, classes=dict)
+    for column, names in checkpoint["classes"].items():
+        if not isinstance(names, list) or any(not isinstance(n, str) for n in [column, *names]):
+            raise ValueError("the names of its classes are not texts")
     check_weights(checkpoint["weights"])
 
 
@@ -122,9 +125,11 @@ def check_training(checkpoint: dict, path: object = "the checkpoint") -> dict:
         InputError: there is none, or a part of it is not of the kind that it should be.
     """
     try:
-        training = {"scaler": {}, "name": ""} | checkpoint["training"]
+        training = {"scaler": {}, "name": "", "signature": None} | checkpoint["training"]
         check_kinds(training, config=dict, images=int, step=int, steps=int, seconds=(int, float))
         check_kinds(training, weights=dict, optimizer=dict, scaler=dict, name=str)
+        if not isinstance(training["signature"], Tensor | None):
+            raise ValueError("what it knows of its images is damaged")
         check_weights(training["weights"])
         for option, value in training["config"].items():
             if not isinstance(value, str | int | float | None):
@@ -159,12 +164,12 @@ def converted(checkpoint: dict, path: str | Path) -> dict:
         return from_original(checkpoint, path)
     if checkpoint.get("format") == 1:
         return from_format_1(checkpoint, path)
-    if checkpoint.get("format", FORMAT) != FORMAT:
+    if checkpoint.get("format", FORMAT) not in (2, FORMAT):  # 2 is the same without classes
         raise InputError(
             f"{path} has format {checkpoint['format']}, newer than this version reads "
             f"({FORMAT}): update Simple Diffusion"
         )
-    return checkpoint
+    return {**checkpoint, "format": FORMAT}
 
 
 def from_original(checkpoint: dict, path: str | Path) -> dict:

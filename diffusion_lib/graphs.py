@@ -98,21 +98,22 @@ class Graphed:
 
 
 @contextmanager
-def replayed(model: nn.Module, x_t: Tensor, calls: int) -> Iterator[None]:
+def replayed(model: nn.Module, x_t: Tensor, labels: Tensor | None, calls: int) -> Iterator[None]:
     """In here a GPU computes a model's predictions without gradient faster.
 
-    model: a GaussianDiffusion.
-    x_t: an example of what it is called with; other shapes work as they always do.
+    model: a GaussianDiffusion; another model is left alone.
+    x_t, labels: an example of what it is called with; other shapes work as they always do.
     calls: how many there will be. If that is very many, its network is compiled first.
     """
-    if x_t.device.type != "cuda" or calls < RECORDING_PAYS:
+    known = hasattr(model, "network") and x_t.device.type == "cuda"
+    if not known or calls < RECORDING_PAYS:
         yield
         return
     network, usual = model.network, model.network._compiled_call_impl
     forward_passes = calls * len(x_t)
     if compile_pays("auto", x_t.device, lambda: forward_passes * flops(network, x_t.shape[1:])):
         with torch.no_grad():
-            try_to_compile(network, lambda: model(x_t, 0))
+            try_to_compile(network, lambda: model(x_t, 0, labels))
     function = network._compiled_call_impl or network._call_impl
     network._compiled_call_impl = Graphed(function, otherwise=network._call_impl)
     try:

@@ -16,9 +16,10 @@ from torch import Tensor
 from diffusion_lib.diffusion import Denoised
 from diffusion_lib.samplers import Denoiser
 from diffusion_lib.schedules import NoiseSchedule
+from diffusion_lib.wrapper import Wrapper
 
 
-class OnPath:
+class OnPath(Wrapper):
     """`diffusion`, sampled along `schedule` instead of its own.
 
     The model is called at its own timestep with the nearest log-SNR. That is exact where the two
@@ -27,22 +28,15 @@ class OnPath:
     """
 
     def __init__(self, diffusion: Denoiser, schedule: NoiseSchedule):
-        self.diffusion, self.schedule = diffusion, schedule
+        super().__init__(diffusion)
+        self.path = schedule
         falling = -diffusion.schedule.log_snr  # (T,), rising
         between = (falling[1:] + falling[:-1]) / 2
         self.timesteps = torch.searchsorted(between, -schedule.log_snr).tolist()  # of the model
 
     @property
-    def image_shape(self) -> tuple[int, ...]:
-        return self.diffusion.image_shape
-
-    @property
-    def device(self) -> torch.device:
-        return self.diffusion.device
-
-    def eval(self) -> "OnPath":
-        self.diffusion.eval()
-        return self
+    def schedule(self) -> NoiseSchedule:
+        return self.path
 
     def denoise(self, x_t: Tensor, t: int, clip: str = "off") -> Denoised:
         """The model's estimates of the clean image and the noise in x_t, which lies on this path

@@ -1,14 +1,16 @@
 """Pictures of images, schedules and runs. Every function returns a matplotlib Figure."""
 
 import io
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from PIL.ExifTags import Base
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -238,3 +240,19 @@ def save_marked(picture: Image.Image, path: str | Path) -> None:
     if content.startswith(b"BM"):  # a .bmp has no Exif
         content[6:10] = BMP_MARK
     Path(path).write_bytes(content)
+
+
+def save_rows(rows: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write images (N, C, H, W), each row of N with its name before it, as one picture."""
+    columns = len(next(iter(rows.values())))
+    grid = grid_image(torch.cat(list(rows.values())), columns)
+    names = [textwrap.shorten(name, 40, placeholder="...") for name in rows]
+    font = ImageFont.load_default(14)
+    margin = 12 + round(max(map(font.getlength, names)))
+    picture = Image.new("RGB", (margin + grid.width, grid.height), "white")
+    picture.paste(grid, (margin, 0))
+    draw = ImageDraw.Draw(picture)
+    for row, name in enumerate(names):
+        middle = (row + 0.5) * grid.height / len(rows)
+        draw.text((margin - 6, middle), name, "black", font, anchor="rm")
+    save_marked(picture, path)

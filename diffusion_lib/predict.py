@@ -5,6 +5,7 @@ from pathlib import Path
 
 from diffusion_lib.cli import Parser, check_name, run
 from diffusion_lib.config import BUNDLED_NAMES, PredictConfig
+from diffusion_lib.errors import InputError
 
 
 def build_parser() -> Parser:
@@ -30,12 +31,15 @@ def main(arguments: list[str] | None = None) -> None:
     model = chosen.pop("MODEL")
     config = PredictConfig(**chosen)
     check_name("--name", config.name, "--output")
+    if "guidance" in chosen and not config.label:
+        raise InputError("--guidance shows a label more clearly: say which, by --label")
 
     import torch
 
     from diffusion_lib.devices import find_device, find_precision, prepare
     from diffusion_lib.diffusion import GaussianDiffusion
-    from diffusion_lib.plots import denoising_strip, save_grid, save_image
+    from diffusion_lib.labels import choose_labels
+    from diffusion_lib.plots import denoising_strip, save_grid, save_image, save_rows
     from diffusion_lib.sampling import sample_batches, trajectory
 
     device = prepare(find_device(config.device))
@@ -45,26 +49,42 @@ def main(arguments: list[str] | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     seed = torch.seed() % 2**32 if config.seed < 0 else config.seed
     how = {"sampler": config.sampler, "steps": config.steps, "seed": seed}
-    how |= {"clip": config.clip, "spacing": config.spacing}
+    how |= {"clip": config.clip, "spacing": config.spacing, "guidance": config.guidance}
+    rows = choose_labels(config.label, diffusion.classes)
+    each = config.num_images or (8 if len(rows) > 1 else 1)
+    labels = [row for row in rows for _ in range(each)]
+    count = len(labels) or each
 
     first = number = first_free_number(folder, config.name)
     images = []
     for batch in sample_batches(
-        diffusion, config.num_images, batch_size=config.batch_size, progress=True, **how
+        diffusion,
+        count,
+        batch_size=config.batch_size,
+        progress=True,
+        labels=labels or None,
+        **how,
     ):
         for image in batch:
             save_image(image, folder / f"{config.name}{number}.{config.format}")
             number += 1
-        images += [batch] if config.grid else []
-    print(f"seed {seed}: {folder / config.name}{first}.{config.format}", end="")
-    print(f" ... {config.name}{number - 1}.{config.format}" if number > first + 1 else "")
-    if config.grid:
+        images += [batch] if config.grid or rows else []
+    for row, start in zip(rows or [f"seed {seed}"], range(first, number, each), strict=True):
+        last = f" ... {config.name}{start + each - 1}.{config.format}" if each > 1 else ""
+        print(f"{row}: {folder / config.name}{start}.{config.format}{last}")
+    if rows:
+        print(f"seed {seed}, guidance {config.guidance:g}")
+    if images:
         path = free_path(folder / f"{config.name}_grid.{config.format}")
-        save_grid(torch.cat(images), path)
+        if rows:
+            save_rows(dict(zip(rows, torch.cat(images).split(each), strict=True)), path)
+        else:
+            save_grid(torch.cat(images), path)
         print(f"all of them in one picture: {path}")
     if config.strip:
         path = free_path(folder / f"{config.name}_strip.png")
-        noise, steps = trajectory(diffusion, min(config.batch_size, config.num_images), **how)
+        some = min(config.batch_size, count)
+        noise, steps = trajectory(diffusion, some, labels=labels[:some] or None, **how)
         denoising_strip(noise, steps).save(path)
         print(f"from noise to the first image: {path}")
 

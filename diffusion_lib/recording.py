@@ -14,13 +14,15 @@ from torch.utils.tensorboard.summary import hparams
 from diffusion_lib import distributed
 from diffusion_lib.files import save_file
 from diffusion_lib.images.pixels import to_pixels
-from diffusion_lib.plots import denoising_strip, save_grid
+from diffusion_lib.labels import every_label
+from diffusion_lib.plots import denoising_strip, save_grid, save_rows
 from diffusion_lib.reports import Report
 from diffusion_lib.sampling import trajectory
 from diffusion_lib.stopping import stop_on_signals
 from diffusion_lib.training import Trainer
 
 AUTOSAVE = "autosave.pth"
+MOST_ROWS = 32  # classes that are drawn after an epoch
 CONSTANT = 0.01  # images whose pixels vary less, of 2 from black to white, show nothing
 
 
@@ -98,10 +100,11 @@ class Log:
             for name in numbers.keys() - {"step", "steps", "epoch", "epoch_ended", "seconds"}:
                 self.tensorboard.add_scalar(name, numbers[name], report.step)
 
-    def add_samples(self, images: torch.Tensor, step: int) -> None:
+    def add_samples(self, images: torch.Tensor, step: int, label: str = "") -> None:
         """Show samples in [-1, 1], shape (N, C, H, W)."""
         if self.tensorboard:
-            self.tensorboard.add_images("samples", to_pixels(images), step)
+            name = f"samples/{label}" if label else "samples"
+            self.tensorboard.add_images(name, to_pixels(images), step)
 
     def close(self) -> None:
         if self.tensorboard:
@@ -117,14 +120,24 @@ def step_of(line: str) -> int:
 
 
 def draw_samples(trainer: Trainer, file: str, folder: Path, log: Log, count: int = 16) -> None:
-    """Samples of the averaged model, always from the same noise, so that epochs compare."""
-    config = trainer.config
-    noise, steps = trajectory(trainer.average, count, config.sampler, config.steps, config.seed)
+    """Samples of the averaged model, always from the same noise, so that epochs compare. Those of a
+    model with labels show each class, in a row.
+    """
+    config, rows = trainer.config, every_label(trainer.average.classes)[:MOST_ROWS]
+    each = max(1, 2 * count // len(rows)) if rows else count
+    labels = [row for row in rows for _ in range(each)] or None
+    count = len(labels or range(count))
+    how = config.sampler, config.steps, config.seed
+    noise, steps = trajectory(trainer.average, count, *how, labels=labels)
     (folder / "out").mkdir(parents=True, exist_ok=True)
     (folder / "plot").mkdir(parents=True, exist_ok=True)
-    save_grid(steps[-1].x, folder / "out" / file)
+    if rows:
+        save_rows(dict(zip(rows, steps[-1].x.split(each), strict=True)), folder / "out" / file)
+    else:
+        save_grid(steps[-1].x, folder / "out" / file)
     denoising_strip(noise, steps).save(folder / "plot" / file)
-    log.add_samples(steps[-1].x, trainer.step)
+    for row, images in zip(rows or [""], steps[-1].x.split(each), strict=True):
+        log.add_samples(images, trainer.step, row)
     if steps[-1].x.flatten(2).std(dim=2).max() < CONSTANT:
         warnings.warn(
             f"after step {trainer.step} every sample is a single colour: look at "

@@ -1,7 +1,7 @@
 """Images from a model, by the name of a sampler: `sample`, and what the command lines need."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -9,6 +9,8 @@ from tqdm.auto import tqdm
 
 from diffusion_lib.errors import InputError
 from diffusion_lib.graphs import replayed
+from diffusion_lib.guidance import ClassifierFreeGuidance, Guidance
+from diffusion_lib.labels import find_labels
 from diffusion_lib.samplers import Denoiser, Step, ddim, ddpm, default_steps
 from diffusion_lib.solvers import dpm_solver, dpm_solver_sde, heun
 
@@ -32,6 +34,8 @@ def sample(
     clip: str = "static",
     spacing: str = "auto",
     eta: float | None = None,
+    labels: str | Sequence[str] | Tensor | None = None,
+    guidance: float | Guidance = 2.0,
 ) -> Tensor:
     """Make `count` images.
 
@@ -48,6 +52,9 @@ def sample(
         clip: static, dynamic or off, see `clip_x0`.
         spacing: auto (the sampler's default), log_snr, linspace, trailing or leading.
         eta: of ddim and dpm_solver; None takes the sampler's default.
+        labels: what to draw: "7" for every image, or one for each, see `find_labels`; None for
+            whatever comes.
+        guidance: scale of `ClassifierFreeGuidance`, or more of its settings.
 
     Returns:
         Float32 in [-1, 1], (count, channels, height, width), on the CPU.
@@ -56,7 +63,18 @@ def sample(
         InputError: an unknown name, or a number out of its range.
     """
     batches = sample_batches(
-        diffusion, count, sampler, steps, batch_size, seed, progress, clip, spacing, eta
+        diffusion,
+        count,
+        sampler,
+        steps,
+        batch_size,
+        seed,
+        progress,
+        clip,
+        spacing,
+        eta,
+        labels,
+        guidance,
     )
     return torch.cat(list(batches))
 
@@ -86,10 +104,16 @@ def trajectory(
     seed: int = 0,
     clip: str = "static",
     spacing: str = "auto",
+    labels: str | Sequence[str] | Tensor | None = None,
+    guidance: float | Guidance = 2.0,
 ) -> tuple[Tensor, list[Step]]:
     """x_T of the first `count` images of a seed, and all steps from there to the samples."""
     noise_generator, generator = generators(seed, diffusion.device)
     noise = initial_noise(diffusion.eval(), count, noise_generator)
+    if labels is not None:
+        guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
+        known = find_labels(labels, count, diffusion.classes)
+        diffusion = ClassifierFreeGuidance(diffusion, known, *guidance)
     steps = run_sampler(sampler, diffusion, noise, steps, generator, clip, spacing, None)
     return noise, list(steps)
 
@@ -105,6 +129,8 @@ def sample_batches(
     clip: str = "static",
     spacing: str = "auto",
     eta: float | None = None,
+    labels: str | Sequence[str] | Tensor | None = None,
+    guidance: float | Guidance = 2.0,
 ) -> Iterator[Tensor]:
     """The images of `sample`, which explains the arguments, batch by batch."""
     if count < 1 or batch_size < 1:
@@ -115,14 +141,23 @@ def sample_batches(
     each = default_steps(sampler, diffusion.schedule.timesteps) if steps is None else steps
     diffusion.eval()
     how = steps, generator, clip, spacing, eta
-    example = torch.zeros(sizes[0], *diffusion.image_shape, device=diffusion.device)
+    guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
+    known = None if labels is None else find_labels(labels, count, diffusion.classes)
+    twice = known is not None and guidance.scale not in (0, 1)  # with and without the labels
+    example = torch.zeros(sizes[0] * (1 + twice), *diffusion.image_shape, device=diffusion.device)
+    example_labels = (
+        None if known is None else known[:1].expand(len(example), -1).to(example.device)
+    )
     with (
-        replayed(diffusion, example, len(sizes) * each),
+        replayed(diffusion, example, example_labels, len(sizes) * each),
         tqdm(total=len(sizes) * each, desc="sampling", unit="step", disable=not progress) as bar,
     ):
-        for size in sizes:
-            noise = initial_noise(diffusion, size, noise_generator)
-            for step in run_sampler(sampler, diffusion, noise, *how):
+        for number, size in enumerate(sizes):
+            noise, model = initial_noise(diffusion, size, noise_generator), diffusion
+            if known is not None:
+                some = known[number * batch_size :][:size]
+                model = ClassifierFreeGuidance(diffusion, some, *guidance)
+            for step in run_sampler(sampler, model, noise, *how):
                 bar.update()
                 x = step.x
             yield x.clamp(-1, 1).cpu()

@@ -73,7 +73,9 @@ def main(arguments: list[str] | None = None) -> None:
     from diffusion_lib import distributed
     from diffusion_lib.devices import find_device
     from diffusion_lib.diffusion import build
-    from diffusion_lib.images.cache import load_images
+    from diffusion_lib.images.cache import load_image_set
+    from diffusion_lib.images.labels import read_labels
+    from diffusion_lib.labels import shortened
     from diffusion_lib.recording import record
     from diffusion_lib.training import Trainer
 
@@ -84,12 +86,15 @@ def main(arguments: list[str] | None = None) -> None:
     build(config, channels=1)  # so that a wrong setting shows before all images are read
     distributed.init(device)
     first = distributed.rank() == 0  # the process that prints
-    read = partial(load_images, path, config.image_size, config.channels, config.fit)
-    pixels = distributed.rank_zero_first(partial(read, config.workers or None, progress=first))
-    diffusion = build(config, channels=pixels.shape[1])
+    read = partial(load_image_set, path, config.image_size, config.channels, config.fit)
+    pixels, files, *_ = distributed.rank_zero_first(
+        partial(read, config.workers or None, progress=first)
+    )
+    labels, classes = read_labels(path, files, config.labels) if config.labels else (None, {})
+    diffusion = build(config, pixels.shape[1], classes)
     if first:
         warn_if_signal_remains(diffusion.schedule)
-    trainer = Trainer(diffusion, pixels, config)
+    trainer = Trainer(diffusion, pixels, config, labels)
     if checkpoint:
         trainer.restore(checkpoint)
     if trainer.step >= trainer.steps:
@@ -105,6 +110,8 @@ def main(arguments: list[str] | None = None) -> None:
             f"{sum(weights.numel() for weights in trainer.weights) / 1e6:.1f} million weights; "
             f"{trainer.steps - trainer.step} steps on {device}"
         )
+        for column, names in classes.items():
+            print(f"{len(names)} classes by {column}: {shortened(names)}")
     bar = tqdm(total=trainer.steps, initial=trainer.step, unit="step", desc=name, disable=not first)
     with bar:
         for report in record(trainer, name, folder):
@@ -133,7 +140,10 @@ def print_dry_run(trainer) -> None:
     precision = str(trainer.diffusion.precision).removeprefix("torch.")
     processes = f", {world_size()} processes" if world_size() > 1 else ""
     print(
-        *(f"{option:<20}{value}" for option, value in asdict(config).items()),
+        *(
+            f"{option:<20}{'none' if value == '' else value}"
+            for option, value in asdict(config).items()
+        ),
         "",
         f"{'images':<20}{len(pixels):,} of shape {tuple(pixels.shape[1:])}",
         f"{'network':<20}{sum(weights.numel() for weights in trainer.weights) / 1e6:.1f} million "

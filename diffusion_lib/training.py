@@ -15,7 +15,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -23,12 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from diffusion_lib import advice, compiling, devices, distributed, graphs
+from diffusion_lib import advice, compiling, devices, distributed, graphs, resuming
 from diffusion_lib.batches import TIMESTEP_SAMPLING, BatchStream
 from diffusion_lib.config import TrainConfig
 from diffusion_lib.diffusion import GaussianDiffusion
-from diffusion_lib.errors import InputError
-from diffusion_lib.files import check_training
+from diffusion_lib.guidance import drop_labels
 from diffusion_lib.reports import QUARTERS, Report
 
 
@@ -65,6 +63,7 @@ class Trainer:
 
     pixels: uint8 images, (N, C, H, W); or floats of any shape (N, ...), about as large as noise:
         data other than images, such as points in the plane.
+    labels: of the images, int64, (N, columns), for a model with `classes`; else None.
 
     Attributes:
         diffusion: the model with the weights that are being trained.
@@ -76,8 +75,14 @@ class Trainer:
         InputError: a device that is not there, or a batch that cannot be divided among processes.
     """
 
-    def __init__(self, diffusion: GaussianDiffusion, pixels: Tensor, config: TrainConfig):
-        advice.check_run(config, diffusion.network, pixels)
+    def __init__(
+        self,
+        diffusion: GaussianDiffusion,
+        pixels: Tensor,
+        config: TrainConfig,
+        labels: Tensor | None = None,
+    ):
+        advice.check_run(config, diffusion, pixels, labels)
         self.config = config
         self.device = devices.prepare(devices.find_device(config.device))
         self.diffusion = diffusion.to(self.device)
@@ -98,7 +103,7 @@ class Trainer:
         self.local_batch_size = config.batch_size // distributed.world_size()
         self.rank_slice = distributed.rank_slice(config.batch_size)
         self.batches = BatchStream(
-            pixels, config.batch_size, config.seed, self.device, self.rank_slice
+            pixels, config.batch_size, config.seed, self.device, self.rank_slice, labels
         )
         self.generator = torch.Generator(self.device)
         self.steps_per_epoch = math.ceil(len(pixels) / config.batch_size)
@@ -150,22 +155,24 @@ class Trainer:
         if self.config.flip:
             flipped = self.draw(torch.rand, 1, 1, 1) < 0.5  # (B, 1, 1, 1)
             x0 = torch.where(flipped, x0.flip(-1), x0)
+        labels = self.draw_labels()  # (B, columns); without labels (B, 0)
 
         # A step against the gradient, with the learning rate of now; then the average.
         lr = self.config.lr * warmup_cosine(self.step, self.steps, self.config.warmup)
         devices.set_learning_rate(self.optimizer, lr)
-        result = self.fast_descend(x0, t, noise)
+        result = self.fast_descend(x0, t, noise, labels)
         self.ema.update(self.step)
         self.step += 1
         return result
 
-    def descend(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """What a step does with its images, timesteps and noise. Returns what `train_step` does."""
+    def descend(self, x0: Tensor, t: Tensor, noise: Tensor, labels: Tensor) -> Tensor:
+        """What a step does with its images and draws. Returns what `train_step` does."""
         # The gradient of the mean loss. The batch is computed in `accumulate` parts: gradients add
         # up, and only one part at a time takes memory.
         self.optimizer.zero_grad()
         losses = []
-        parts = list(zip(*(v.chunk(self.config.accumulate) for v in (x0, t, noise)), strict=True))
+        batch = (x0, t, noise, labels)
+        parts = list(zip(*(v.chunk(self.config.accumulate) for v in batch), strict=True))
         for number, part in enumerate(parts, start=1):
             with distributed.no_sync(self.wrapped.network, number < len(parts)):
                 loss = self.wrapped.losses(*part, self.config.min_snr)  # (B / parts,)
@@ -185,6 +192,13 @@ class Trainer:
         whole = (self.config.batch_size, *shape)
         return source(whole, device=self.device, generator=self.generator)[self.rank_slice]
 
+    def draw_labels(self) -> Tensor:
+        """The labels of this step's images, some of them dropped, (B, columns)."""
+        labels = self.batches.batch_labels(self.step)
+        return drop_labels(
+            labels, self.draw(torch.rand, 1 + labels.shape[1]), self.config.label_dropout
+        )
+
     @cached_property
     def wrapped(self) -> GaussianDiffusion:
         """`diffusion` as it is trained: its network compiled, and under torchrun in DDP."""
@@ -197,7 +211,8 @@ class Trainer:
         def attempt() -> GaussianDiffusion:
             wrapped = self.wrap()  # first: compiled inside DDP, it computes while it exchanges
             shape = (math.ceil(self.local_batch_size / self.config.accumulate), *image_shape)
-            wrapped(torch.zeros(shape, device=self.device), 0).sum().backward()
+            labels = self.batches.batch_labels(self.step)[: shape[0]]
+            wrapped(torch.zeros(shape, device=self.device), 0, labels).sum().backward()
             self.optimizer.zero_grad()
             return wrapped
 
@@ -206,7 +221,7 @@ class Trainer:
         return self.wrap()
 
     @cached_property
-    def fast_descend(self) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    def fast_descend(self) -> Callable[..., Tensor]:
         """`descend`, on a GPU as one CUDA graph."""
         alone = self.device.type == "cuda" and distributed.world_size() == 1
         if not alone or self.config.compile == "off":
@@ -259,41 +274,13 @@ class Trainer:
 
     def save(self, path: str | Path, **more) -> None:
         """Write the averaged model as `GaussianDiffusion.save` does, and the run with it."""
-        training = {
-            "config": asdict(self.config),
-            "images": len(self.batches.pixels),
-            "step": self.step,
-            "steps": self.steps,
-            "seconds": self.seconds,
-            "weights": self.diffusion.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            **more,
-        }
-        self.average.save(path, training=training)
+        self.average.save(path, training={**resuming.state(self), **more})
 
     def restore(self, checkpoint: dict) -> None:
         """Continue a run where `save` left it; `load_checkpoint` reads the file.
 
         Raises:
-            InputError: other images than before, or a damaged checkpoint.
+            InputError: other images or labels than before, or a damaged checkpoint.
         """
-        training = check_training(checkpoint)
-        if training["images"] != len(self.batches.pixels):
-            raise InputError(
-                f"the run to resume had {training['images']} images, "
-                f"but now there are {len(self.batches.pixels)}"
-            )
-        try:
-            self.diffusion.network.load_state_dict(training["weights"])
-            self.average.network.load_state_dict(checkpoint["weights"])
-        except RuntimeError as error:
-            raise InputError("the run to resume had other channels, or is damaged") from error
-        try:
-            devices.load_optimizer(self.optimizer, training["optimizer"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"the run to resume is damaged: its optimizer has {error}") from error
+        resuming.restore(self, checkpoint)
         vars(self).pop("fast_descend", None)  # what was recorded belongs to the old state
-        if training.get("scaler") and self.scaler.is_enabled():
-            self.scaler.load_state_dict(training["scaler"])
-        self.step, self.seconds = training["step"], float(training["seconds"])

@@ -18,6 +18,7 @@ from IPython.display import display
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from diffusion_lib.diffusion import GaussianDiffusion
 from diffusion_lib.errors import InputError
 from diffusion_lib.explorer import schedule_code, schedule_figure
 from diffusion_lib.images.files import read_square
@@ -225,3 +226,36 @@ def training_view(
         status.value = (
             f"stopped after step {trainer.step} of {trainer.steps}: run the loop again to continue"
         )
+
+
+# Guidance
+
+
+def guidance_explorer(diffusion: GaussianDiffusion, count: int = 8) -> widgets.Widget:
+    """Choose a label for each column and a scale: the same noise becomes what is asked for.
+
+    Args:
+        diffusion: a model with labels.
+        count: images.
+    """
+    columns = [
+        widgets.Dropdown(options=["any", *names], value="any", description=column)
+        for column, names in diffusion.classes.items()
+    ]
+    scale = widgets.FloatSlider(2.0, min=0, max=8, step=0.5, description="scale")
+    seed = widgets.IntSlider(0, min=0, max=20, description="seed")
+    for control in (scale, seed):
+        control.continuous_update = False
+    picture = widgets.Image(format="png")
+
+    def redraw(_=None) -> None:
+        # A name alone might be one of another column.
+        chosen = "+".join(f"{c.description}={c.value}" for c in columns if c.value != "any")
+        how = dict(labels=chosen or None, guidance=scale.value, steps=10)
+        images = sample(diffusion, count, seed=seed.value, **how)
+        picture.value = png(grid_image(images, columns=count))
+
+    for control in (*columns, scale, seed):
+        control.observe(redraw, "value")
+    redraw()
+    return widgets.VBox([widgets.HBox([*columns, scale, seed]), picture])

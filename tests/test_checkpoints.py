@@ -4,7 +4,8 @@
         -s cosine --shift=0.5 --prediction=v --disable_images --disable_tensorboard --device=cpu
 
 format_1.pth is the model at the end of that run, format_1_run.pth and format_2_run.pth are its
-`autosave.pth` after one of ten steps (`--minutes 1e-9`). From format 1 to 2 some names changed.
+`autosave.pth` after one of ten steps (`--minutes 1e-9`), and so on. From format 1 to 2 some names
+changed; format 3 has classes.
 """
 
 import shutil
@@ -82,3 +83,10 @@ def test_a_run_with_an_option_that_is_gone_is_not_continued_but_its_model_draws(
     assert "--continuous, which no longer exists" in message
     assert not (tmp_path / "run.pth").exists()
     assert sample(GaussianDiffusion.load(tmp_path / "autosave.pth"), 1, steps=2).isfinite().all()
+
+
+def test_a_model_with_labels_draws_them():
+    """format_3_labels_run.pth is the same run with `--labels label`."""
+    model = GaussianDiffusion.load(FIXTURES / "format_3_labels_run.pth")
+    assert model.classes == {"label": list("0123456789")} and model.network.classes == (10,)
+    assert sample(model, 2, steps=3, labels=["3", "7"]).std() > 0.1

@@ -141,5 +141,7 @@ def test_min_snr_weighs_an_error_of_x0_alike_if_variance_is_not_preserved(gamma)
     expected = ((signal / sigma) ** 2).clamp(max=gamma).flatten()
     for prediction in PREDICTIONS:
         network = Perfect(prediction, wrong_x0, wrong_noise, schedule)
-        losses = GaussianDiffusion(network, schedule, prediction).losses(x0, t, noise, gamma)
+        losses = GaussianDiffusion(network, schedule, prediction).losses(
+            x0, t, noise, min_snr=gamma
+        )
         torch.testing.assert_close(losses, expected, rtol=1e-9, atol=1e-9)

@@ -214,10 +214,10 @@ def test_min_snr_with_epsilon_is_the_plain_loss_below_gamma():
     """Ho et al.'s loss already weighs an error in x_0 by the SNR."""
     schedule, x0, noise, t, *_ = noisy()
     diffusion = GaussianDiffusion(Answer(torch.randn_like(x0)), schedule, "epsilon")
-    plain, weighted, none = (diffusion.loss(x0, t, noise, gamma) for gamma in (0, 1e9, 0.0))
+    plain, weighted, none = (diffusion.loss(x0, t, noise, min_snr=gamma) for gamma in (0, 1e9, 0.0))
     assert weighted.item() == pytest.approx(plain.item(), rel=1e-9)
     assert torch.equal(plain, none) and torch.equal(plain, diffusion.loss(x0, t, noise))
-    assert diffusion.loss(x0, t, noise, 1.0) < 0.9 * plain
+    assert diffusion.loss(x0, t, noise, min_snr=1.0) < 0.9 * plain
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -236,14 +236,16 @@ def test_min_snr_gives_nothing_for_what_is_all_noise(prediction):
     schedule = NoiseSchedule("linear", 20, zero_terminal_snr=True)
     diffusion = GaussianDiffusion(Answer(torch.ones(2, 3)), schedule, prediction)
     x0, noise = torch.zeros(2, 3), torch.randn(2, 3)
-    assert diffusion.loss(x0, torch.tensor([19, 19]), noise, 5.0) == 0
+    assert diffusion.loss(x0, torch.tensor([19, 19]), noise, min_snr=5.0) == 0
 
 
 def test_min_snr_is_finite_where_the_images_have_too_few_digits_for_what_is_left():
     schedule = NoiseSchedule("linear", 13_000)
     assert 0 < schedule.alpha_bars[-1] < 1e-46  # 0 to float32
     diffusion = GaussianDiffusion(Answer(torch.zeros(2, 3)), schedule)
-    loss = diffusion.loss(torch.zeros(2, 3), torch.tensor([0, 12_999]), torch.randn(2, 3), 5.0)
+    loss = diffusion.loss(
+        torch.zeros(2, 3), torch.tensor([0, 12_999]), torch.randn(2, 3), min_snr=5.0
+    )
     assert loss.isfinite()
 
 
@@ -394,8 +396,16 @@ def test_a_checkpoint_loads_with_weights_only_and_keeps_what_was_put_beside_it(t
     small_model().save(tmp_path / "model.pth", training={"step": 7})
     content = torch.load(tmp_path / "model.pth", weights_only=True)
     assert content["training"] == {"step": 7}
-    assert content["format"] == 2
-    assert set(content) == {"format", "network", "schedule", "prediction", "weights", "training"}
+    assert content["format"] == 3
+    assert set(content) == {
+        "format",
+        "network",
+        "schedule",
+        "prediction",
+        "classes",
+        "weights",
+        "training",
+    }
     assert GaussianDiffusion.load(tmp_path / "model.pth").prediction == "v"
 
 
@@ -454,9 +464,9 @@ def test_bundled_models_are_small():
 
 
 def test_a_file_of_a_newer_version_is_refused_with_what_to_do(tmp_path):
-    newer = {**small_model().checkpoint(), "format": 3, "network": "something else"}
+    newer = {**small_model().checkpoint(), "format": 4, "network": "something else"}
     torch.save(newer, tmp_path / "model.pth")
-    assert_refused(tmp_path / "model.pth", r"has format 3, newer than .* update Simple Diffusion")
+    assert_refused(tmp_path / "model.pth", r"has format 4, newer than .* update Simple Diffusion")
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):

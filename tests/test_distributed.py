@@ -68,6 +68,16 @@ def test_two_processes_do_what_one_does(tmp_path, alone):
     assert len(lines) == 6  # at steps 4, 8, 10, 12, 16, 20, once each
 
 
+def test_two_processes_do_what_one_does_with_labels(tmp_path):
+    labels = ["--labels", "label", "--label_dropout", "0.3"]
+    for processes in (1, 2):
+        result = train(tmp_path / str(processes), processes, *labels)
+        assert result.returncode == 0, result.stderr
+    one, two = state(tmp_path / "1"), state(tmp_path / "2")
+    assert one["classes"] == two["classes"] == {"label": list("0123456789")}
+    assert_alike(one, two)
+
+
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path, alone):
     first = command(2, "--folder", str(tmp_path), "--report_every", "1", "--minutes", "1e-6")
     subprocess.run(

@@ -164,12 +164,12 @@ def test_replayed_samples_are_the_samples(precision):
     x = torch.randn(4, 1, 8, 8, device="cuda")
     with torch.no_grad():
         expected = [model(x, t) for t in range(40)]
-        with replayed(model, x, calls=40):
+        with replayed(model, x, None, calls=40):
             ours = [model(x, t) for t in range(40)]
     torch.testing.assert_close(torch.stack(ours), torch.stack(expected), atol=1e-2, rtol=1e-2)
 
 
 def test_on_the_cpu_nothing_is_recorded():
     model = GaussianDiffusion(nn.Identity(), NoiseSchedule(), "v")
-    with replayed(model, torch.zeros(1), calls=10**6):
+    with replayed(model, torch.zeros(1), None, calls=10**6):
         assert model.network._compiled_call_impl is None

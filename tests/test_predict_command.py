@@ -439,3 +439,76 @@ def test_the_model_must_be_named(command):
 
 def test_images_that_cannot_be_written_are_answered_with_one_line(run):
     assert_refused(run("-n", "x" * 300), "x" * 20)
+
+
+# Labels
+
+
+@pytest.fixture
+def labeled(command, tmp_path):
+    """labeled(flag, ...) predicts with a model of two columns of labels."""
+    torch.manual_seed(0)
+    classes = {"hair": ["long", "short"], "hat": ["none", "red"]}
+    network = UNet.for_images(8, 1, 8, classes=(2, 2))
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.1 * torch.randn(weight.shape))
+    GaussianDiffusion(network, NoiseSchedule("cosine", 20), classes=classes).save("model.pth")
+    return lambda *flags: command(
+        predict.main, "predict", "model.pth", "--device=cpu", "--steps=3", "--seed=0", *flags
+    )
+
+
+def test_a_label_is_drawn_and_named(labeled):
+    outcome = labeled("--label", "long+hat=none", "-i", 3)
+    assert outcome.status == 0 and "long+hat=none: predict0.png ... predict2.png" in outcome.out
+    model = GaussianDiffusion.load("model.pth")
+    expected = sample(model, 3, steps=3, labels="long+hat=none", guidance=2.0)
+    for number, image in enumerate(to_pixels(expected)):
+        assert np.array_equal(pixels(f"predict{number}.png"), image[0].numpy())
+    assert files() == {"predict0.png", "predict1.png", "predict2.png", "predict_grid.png"}
+
+
+def test_every_label_has_a_row(labeled):
+    outcome = labeled("--label", "all", "-i", 2, "--strip")
+    for row, label in enumerate(["hair=long", "hair=short", "hat=none", "hat=red"]):
+        assert f"{label}: predict{2 * row}.png ... predict{2 * row + 1}.png" in outcome.out
+    height, width, _ = pixels("predict_grid.png").shape
+    assert height == 4 * 66 + 2 and width > 2 * 66 + 2  # with room for the names
+    assert Path("predict_strip.png").is_file()
+
+
+def test_several_labels_give_eight_images_of_each(labeled):
+    assert labeled("--label", "long,red").status == 0
+    assert len(files()) == 2 * 8 + 1
+
+
+def test_guidance_changes_the_images_and_scale_0_leaves_the_label_out(labeled):
+    for name, flags in {
+        "plain": [],
+        "none": ["--label", "long", "--guidance", 0],
+        "one": ["--label", "long", "--guidance", 1],
+        "more": ["--label", "long", "--guidance", 4],
+    }.items():
+        assert labeled("-n", name, *flags).status == 0
+    drawn = {name: pixels(f"{name}0.png") for name in ("plain", "none", "one", "more")}
+    assert np.array_equal(drawn["plain"], drawn["none"])
+    assert not np.array_equal(drawn["none"], drawn["one"])
+    assert not np.array_equal(drawn["one"], drawn["more"])
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--label", "lnog"], ["lnog", "did you mean long"]),
+        (["--guidance", "3"], ["--guidance", "--label"]),
+        (["--label", "long", "--guidance", "-1"], ["guidance", "at least 0"]),
+    ],
+)
+def test_a_label_that_cannot_be_drawn_is_answered_with_one_line(labeled, flags, words):
+    assert_refused(labeled(*flags), *words)
+    assert files() == set()
+
+
+def test_a_model_without_labels_is_asked_for_none(run):
+    assert_refused(run("--label", "7"), "trained without labels")

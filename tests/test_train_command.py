@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import make_images, noise_image
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from diffusion_lib import GaussianDiffusion, TrainConfig, build, diffusion, predict, train, training
@@ -722,3 +723,46 @@ def test_logit_normal_timesteps_reach_the_training(run):
     run("plain", "--lr", 0.01)
     run("other", "--lr", 0.01, "--timestep_sampling", "logit_normal")
     assert not equal(weights_of("plain.pth"), weights_of("other.pth"))
+
+
+# Labels
+
+
+@pytest.fixture
+def folders(tmp_path) -> Path:
+    """Six coloured images in two folders, and a table with two columns."""
+    for number in range(6):
+        folder = tmp_path / "pets" / ("cat", "dog")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        noise_image(number).save(folder / f"{number}.png")
+    rows = [f"{('cat', 'dog')[n % 2]}/{n}.png,{'ab'[n // 3]},{n % 3}" for n in range(6)]
+    (tmp_path / "pets" / "metadata.csv").write_text("\n".join(["file_name,group,size", *rows]))
+    return tmp_path / "pets"
+
+
+def test_labels_come_from_folders_and_are_in_the_model(command, folders, tmp_path):
+    outcome = command(train.main, "train", "pets", folders, *TINY, "--labels")
+    assert outcome.status == 0 and "2 classes by folder: cat, dog" in outcome.out
+    assert GaussianDiffusion.load("pets.pth").classes == {"folder": ["cat", "dog"]}
+    with Image.open("out/pets_epoch_001.png") as picture:  # two rows of sixteen, and their names
+        assert picture.height == 2 * 66 + 2 and picture.width > 16 * 66 + 2
+    log = EventAccumulator(str(tmp_path / "runs" / "pets"), {"images": 0}).Reload()
+    assert set(log.Tags()["images"]) == {"samples/cat", "samples/dog"}
+
+
+def test_labels_come_from_columns_and_a_run_goes_on_with_them(command, folders):
+    flags = [*TINY, *QUIET, "--labels", "group,size"]
+    assert command(train.main, "train", "pets", folders, *flags).status == 0
+    model = GaussianDiffusion.load("pets.pth")
+    assert model.classes == {"group": ["a", "b"], "size": ["0", "1", "2"]}
+    more = command(train.main, "train", "pets", folders, "-e", 2, "--device", "cpu", "--resume")
+    assert more.status == 0 and "3 classes by size: 0, 1, 2" in more.out
+    other = command(train.main, "train", "pets", folders, "-e", 3, "--resume", "--labels")
+    assert_refused(other, "--labels folder cannot be changed", "group,size")
+
+
+def test_labels_that_are_not_there_are_answered_with_one_line(command, images, folders):
+    flat = command(train.main, "train", "mine", images, *TINY, "--labels")
+    assert_refused(flat, "folder")
+    wrong = command(train.main, "train", "mine", folders, *TINY, "--labels", "grop")
+    assert_refused(wrong, "grop", "group")

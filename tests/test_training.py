@@ -9,7 +9,14 @@ import pytest
 import torch
 from helpers import record_calls
 
-from diffusion_lib import GaussianDiffusion, InputError, NoiseSchedule, TrainConfig, Trainer
+from diffusion_lib import (
+    GaussianDiffusion,
+    InputError,
+    NoiseSchedule,
+    TrainConfig,
+    Trainer,
+    sample,
+)
 from diffusion_lib.devices import find_device
 from diffusion_lib.diffusion import build
 from diffusion_lib.estimate import activation_bytes
@@ -411,7 +418,7 @@ def test_min_snr_reaches_the_loss(gamma):
     ((x_t, t),) = calls
     by_hand = make_trainer(beta_schedule="cosine", prediction="x0").diffusion
     given = x0, t, noise_in(trainer, x0, x_t, t)
-    assert found.item() == pytest.approx(by_hand.loss(*given, gamma).item(), rel=1e-4)
+    assert found.item() == pytest.approx(by_hand.loss(*given, min_snr=gamma).item(), rel=1e-4)
     assert (found.item() == pytest.approx(by_hand.loss(*given).item(), rel=1e-4)) == (gamma == 0)
 
 
@@ -506,6 +513,114 @@ def test_another_number_of_images_is_refused(tmp_path):
     make_trainer().save(tmp_path / "run.pth")
     with pytest.raises(InputError, match=r"5 images.*4"):
         make_trainer(PIXELS[:4]).restore(load_checkpoint(tmp_path / "run.pth"))
+
+
+def test_other_images_than_those_of_the_run_are_refused(tmp_path):
+    make_trainer().save(tmp_path / "run.pth")
+    checkpoint = load_checkpoint(tmp_path / "run.pth")
+    with pytest.raises(InputError, match="other images"):
+        make_trainer(255 - PIXELS).restore(checkpoint)
+    one_changed = PIXELS.clone()
+    one_changed[3] = 255 - one_changed[3]
+    with pytest.raises(InputError, match="other images"):
+        make_trainer(one_changed).restore(checkpoint)
+    decoded_anew = (PIXELS.int() + 1).clamp(max=255).byte()  # by another version of a library
+    make_trainer(decoded_anew).restore(checkpoint)
+
+
+# Labels
+
+CLASSES = {"kind": ["a", "b", "c"], "size": ["large", "small"]}
+LABELS = torch.tensor([[0, 1], [1, 0], [2, 1], [0, 0], [1, 1]])
+
+
+def labeled_trainer(labels: torch.Tensor = LABELS, classes=CLASSES, **settings) -> Trainer:
+    config = replace(TINY, **settings)
+    return Trainer(build(config, PIXELS.shape[1], classes), PIXELS, config, labels)
+
+
+def seen_labels(trainer: Trainer, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The labels that the network was given in each step, and those of the images, one under the
+    other.
+    """
+    given, batches = [], []
+    trainer.diffusion.network.register_forward_pre_hook(lambda _, x: given.append(x[2]))
+    for _ in range(steps):
+        batches.append(LABELS[trainer.batches.indices(trainer.step)])
+        trainer.train_step()
+    return torch.cat(given), torch.cat(batches)
+
+
+def test_the_network_is_given_the_labels_of_its_images():
+    given, expected = seen_labels(labeled_trainer(label_dropout=0.0), 5)
+    assert torch.equal(given, expected)
+
+
+def test_some_labels_are_dropped():
+    given, expected = seen_labels(labeled_trainer(label_dropout=0.5), 60)
+    kept = given >= 0
+    assert torch.equal(given[kept], expected[kept])
+    assert 0.1 < kept.all(1).float().mean() < 0.2  # 1/8: not all of them, nor either alone
+    assert 0.5 < (~kept).all(1).float().mean() < 0.75  # 5/8
+
+
+def test_dropout_of_labels_leaves_the_other_draws_alone():
+    """A step draws images, timesteps and noise first: what follows cannot change them."""
+    with_labels, without = seen(labeled_trainer(label_dropout=0.5), 3), seen(make_trainer(), 3)
+    for (x, t, _), (plain_x, plain_t) in zip(with_labels, without, strict=True):
+        assert torch.equal(x, plain_x) and torch.equal(t, plain_t)
+
+
+def test_a_run_with_labels_goes_on_bit_for_bit(tmp_path):
+    whole, first, second = (labeled_trainer(lr=0.01, report_every=1) for _ in range(3))
+    losses = [report.loss for report in whole]
+    for report in first:
+        first.stopping = report.step == 3
+    first.save(tmp_path / "run.pth")
+    second.restore(load_checkpoint(tmp_path / "run.pth"))
+    assert [report.loss for report in second] == losses[3:]
+    assert equal(weights(second), weights(whole)) and equal(averages(second), averages(whole))
+    loaded = GaussianDiffusion.load(tmp_path / "run.pth")
+    assert loaded.classes == CLASSES and loaded.network.classes == (3, 2)
+
+
+def test_accumulated_labels_are_those_of_a_whole_batch():
+    whole, parts = labeled_trainer(batch_size=4), labeled_trainer(batch_size=4, accumulate=2)
+    for _ in range(3):
+        whole.train_step(), parts.train_step()
+    for some, others in zip(weights(whole), weights(parts), strict=True):
+        torch.testing.assert_close(some, others, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_run_with_labels_learns_them():
+    """Black and white: after training, the label alone says which."""
+    flat = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 8, 8)
+    config = replace(TINY, epochs=300, batch_size=8, lr=3e-3, beta_schedule="cosine")
+    diffusion = build(config, 1, {"tone": ["black", "white"]})
+    trainer = Trainer(diffusion, flat, config, torch.tensor([[0], [1]]))
+    list(trainer)
+    how = dict(labels=["black", "white"] * 16, steps=10)
+    for guidance, right in {0.0: 16, 4.0: 30}.items():  # of 32; without labels, one in two
+        drawn = sample(trainer.average, 32, guidance=guidance, **how)
+        means = drawn.flatten(1).mean(1)
+        found = (means[::2] < 0).sum() + (means[1::2] > 0).sum()
+        assert found >= right if guidance else 8 < found < 24
+
+
+def test_labels_and_models_that_do_not_belong_together_are_refused(tmp_path):
+    with pytest.raises(InputError, match="trained with labels"):
+        labeled_trainer(classes={})
+    with pytest.raises(InputError, match="trained with labels"):
+        labeled_trainer(labels=None)
+    with pytest.raises(InputError, match=r"shape \(5, 2\).*kind, size.*\(5, 1\)"):
+        labeled_trainer(labels=LABELS[:, :1])
+    labeled_trainer().save(tmp_path / "run.pth")
+    checkpoint = load_checkpoint(tmp_path / "run.pth")
+    with pytest.raises(InputError, match="other classes"):
+        make_trainer().restore(checkpoint)
+    with pytest.raises(InputError, match="other labels"):
+        labeled_trainer(labels=LABELS.flip(0)).restore(checkpoint)
 
 
 def test_more_epochs_go_on_from_where_the_run_ended(tmp_path):

@@ -14,13 +14,17 @@ NETWORKS = {"unet": UNet, "original": OriginalUNet}
 LARGEST = 2**16  # any number that describes a network is smaller
 
 
-def build_network(config: TrainConfig, channels: int) -> nn.Module:
+def build_network(config: TrainConfig, channels: int, classes: tuple[int, ...] = ()) -> nn.Module:
     """A new network for images of `channels` channels, as the configuration describes it.
+
+    classes: how many there are in each column of the labels.
 
     Raises:
         InputError: an image size or width that it cannot have.
     """
-    return UNet.for_images(config.image_size, channels, config.width, config.patch, config.blocks)
+    return UNet.for_images(
+        config.image_size, channels, config.width, config.patch, config.blocks, classes
+    )
 
 
 def describe_network(network: nn.Module) -> dict:

@@ -75,6 +75,8 @@ def upsample(channels: int) -> nn.Module:
 class UNet(nn.Module):
     """The U-Net of the figure above. (N, channels, S, S), (N,) -> (N, channels, S, S)
 
+    With `classes`, it is also given the labels of the images, (N, columns).
+
     Args:
         image_size: S, a multiple of `patch * 2 ** (len(multipliers) - 1)`.
         channels: of the image: 1 for grey, 3 for colour, any other number for other data.
@@ -84,6 +86,7 @@ class UNet(nn.Module):
         attention: resolutions (in pixels of the feature map) at which blocks attend.
         patch: the stem folds squares of patch x patch pixels into channels (space to depth), so
             that large images cost less: with 2 the largest feature map has a quarter of the pixels.
+        classes: how many there are in each column of the labels; () for a network without labels.
 
     Raises:
         InputError: an image size or a width that is not such a multiple.
@@ -98,6 +101,7 @@ class UNet(nn.Module):
         blocks: int = 2,
         attention: tuple[int, ...] = (8,),
         patch: int = 1,
+        classes: tuple[int, ...] = (),
     ):
         super().__init__()
         check_sizes(image_size, width, len(multipliers), blocks, patch)
@@ -109,8 +113,10 @@ class UNet(nn.Module):
             blocks=blocks,
             attention=tuple(attention),
             patch=patch,
+            classes=tuple(classes),
         )
         self.image_size, self.channels, self.width = image_size, channels, width
+        self.classes = tuple(classes)
         widths = [width * multiplier for multiplier in multipliers]
         resolutions = [image_size // patch // 2**level for level in range(len(widths))]
         time_size = 4 * width
@@ -159,10 +165,19 @@ class UNet(nn.Module):
             nn.PixelShuffle(patch),
         )
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """x: noisy images (N, channels, S, S); t: timesteps 0..T-1, (N,)."""
-        # Other conditions, such as the class of the image, would be added here.
+        # Class embeddings, one a column of labels: -1 (unknown)..K-1 -> (4 width,)
+        self.labels = nn.ModuleList(nn.Embedding(1 + n, time_size) for n in classes)
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        """x: noisy images (N, channels, S, S); t: timesteps 0..T-1, (N,); labels: (N, columns),
+        int64, -1 where unknown. None: all are unknown.
+        """
         time = self.time(sinusoidal_embedding(t, self.width).to(x.dtype))  # (N, 4 width)
+        for column, embedding in enumerate(self.labels):
+            label = (
+                torch.full_like(t, -1, dtype=torch.long) if labels is None else labels[:, column]
+            )
+            time = time + embedding(label + 1)
         x = self.stem(x)
         skips = []
         for blocks, downsampler in zip(self.down, self.downsamplers, strict=True):
@@ -179,7 +194,13 @@ class UNet(nn.Module):
 
     @classmethod
     def for_images(
-        cls, image_size: int, channels: int = 3, width: int = 64, patch: int = 0, blocks: int = 2
+        cls,
+        image_size: int,
+        channels: int = 3,
+        width: int = 64,
+        patch: int = 0,
+        blocks: int = 2,
+        classes: tuple[int, ...] = (),
     ) -> "UNet":
         """A network with sizes that suit square images of this size.
 
@@ -197,7 +218,7 @@ class UNet(nn.Module):
             multipliers = (1, 2, 2, 2) if widest < 64 else (1, 2, 2, 4)
         lower = [widest // 2**level for level in range(1, len(multipliers))]
         attention = tuple(resolution for resolution in lower if resolution <= 16)
-        return cls(image_size, channels, width, multipliers, blocks, attention, patch)
+        return cls(image_size, channels, width, multipliers, blocks, attention, patch, classes)
 
     # ----------------------------------------------------------------------------------------------
     # Also here: what the trainer asks of a network

@@ -420,6 +420,7 @@ charts.panels(
 # | Also there | Why |
 # |---|---|
 # | `Trainer.draw` | the same random numbers for a batch on any number of GPUs |
+# | `Trainer.draw_labels` | labels of the images, where they have some: page 07 |
 # | `Trainer.wrapped`, `Trainer.fast_descend`, `Trainer.wrap` | a compiled network, the step as one CUDA graph, and several GPUs |
 # | `Trainer.add_losses`, `Trainer.report` | the state of the run, with the loss for each quarter of the timesteps |
 # | `Trainer.save`, `Trainer.restore` | a stopped run can go on: page 08 |
