@@ -213,7 +213,12 @@ def course_map() -> Picture:
     axes = _sheet(10.8, 4.2)
     main = {"00": "start\nhere", "01": "forward\nprocess", "02": "schedules", "03": "U-Net"}
     main |= {"04": "training", "05": "sampling", "06": "is it any\ngood?"}
-    more = {"08": "full\nruns", "09": "score,\nSDE, ODE", "10": "flow\nmatching"}
+    more = {
+        "07": "labels,\nguidance",
+        "08": "full\nruns",
+        "09": "score,\nSDE, ODE",
+        "10": "flow\nmatching",
+    }
     sides = {"02": "ends of a\nschedule", "04": "where the\nloss comes\nfrom"}
     sides |= {"05": "editing\nimages", "06": "ablations"}
     for y, row in ((3.55, main), (0.55, more)):

@@ -20,6 +20,7 @@ OPENED = [
     ("04_training", "training.py"),
     ("05_sampling", "samplers.py"),
     ("06_is_it_any_good", "metrics.py"),
+    ("07_labels_and_guidance", "guidance.py"),
 ]
 
 

@@ -11,6 +11,11 @@ from diffusion_lib.exercises.full_runs import (
     check_epochs_in,
     check_parts_that_fit,
 )
+from diffusion_lib.exercises.guidance import (
+    check_combine,
+    check_drop,
+    check_move_by_gradient,
+)
 from diffusion_lib.exercises.metrics import (
     check_nearest_other,
     check_paired_difference,
@@ -56,9 +61,11 @@ __all__ = [
     "check_attend",
     "check_betas",
     "check_checkpoint",
+    "check_combine",
     "check_crossing",
     "check_ddim_step",
     "check_difference",
+    "check_drop",
     "check_dynamic_clip",
     "check_ema_update",
     "check_epochs_in",
@@ -68,6 +75,7 @@ __all__ = [
     "check_leap",
     "check_logit_normal",
     "check_mean_from_score",
+    "check_move_by_gradient",
     "check_nearest",
     "check_nearest_other",
     "check_noise_from_v",

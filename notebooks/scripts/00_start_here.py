@@ -285,6 +285,7 @@ drawings.course_map()
 # | 05b editing images | draw from a sketch, fill in what is missing | 30 s |
 # | **06 is it any good?** | measure samples, and catch a model that copies | 30 s |
 # | 06b ablations | compare samplers, and take choices back one by one | 25 s |
+# | **07 labels and guidance** | say what to draw, with a classifier and without one | 2 min |
 # | **08 full runs** | lose the machine and resume; know the cost of a run | 1 min 30 s |
 # | **09 score, SDE, ODE** | follow the arrows of a score in four ways, measure the order of solvers | 40 s |
 # | **10 flow matching** | train on straight lines, straighten the trajectories, sample in one step | 1 min 40 s |
