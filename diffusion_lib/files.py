@@ -4,6 +4,7 @@ import math
 import os
 import warnings
 import zipfile
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,6 +44,44 @@ def save_file(content: dict | bytes, path: str | Path) -> None:
     finally:
         with suppress(OSError):  # after a success there is none
             unfinished.unlink()
+
+
+def save_new(save: Callable[[Path], None], paths: Iterable[Path]) -> Path:
+    """Write a file under the first free one of some names, completely or not at all.
+
+    Nothing is replaced, not even what another process has written a moment before.
+
+    Args:
+        save: writes it to the path that it gets, which is hidden at first.
+        paths: names in one folder, as many as it takes.
+
+    Returns:
+        Which name it got.
+    """
+    paths = iter(paths)
+    path = next(paths)
+    unfinished = path.with_name(f".{os.getpid()}_{path.name}")
+    try:
+        save(unfinished)
+        while True:
+            try:
+                rename_new(unfinished, path)
+                return path
+            except FileExistsError:
+                path = next(paths)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Give a file another name, or raise FileExistsError if that is taken."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        with open(target, "xb"):
+            os.replace(source, target)
 
 
 def load_file(path: str | Path) -> dict:

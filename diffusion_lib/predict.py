@@ -1,6 +1,9 @@
 """Make new images with a trained model: python -m diffusion_lib.predict MODEL"""
 
+import itertools
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from diffusion_lib.cli import Parser, check_name, run
@@ -38,6 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     from diffusion_lib.devices import find_device, find_precision, prepare
     from diffusion_lib.diffusion import GaussianDiffusion
+    from diffusion_lib.files import save_new
     from diffusion_lib.labels import choose_labels
     from diffusion_lib.plots import denoising_strip, save_grid, save_image, save_rows
     from diffusion_lib.sampling import sample_batches, trajectory
@@ -55,8 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
     labels = [row for row in rows for _ in range(each)]
     count = len(labels) or each
 
-    first = number = first_free_number(folder, config.name)
-    images = []
+    number = first_free_number(folder, config.name)
+    images, paths = [], []
     for batch in sample_batches(
         diffusion,
         count,
@@ -66,26 +70,28 @@ def main(arguments: list[str] | None = None) -> None:
         **how,
     ):
         for image in batch:
-            save_image(image, folder / f"{config.name}{number}.{config.format}")
-            number += 1
+            numbers = itertools.count(number + len(paths))
+            free = (folder / f"{config.name}{n}.{config.format}" for n in numbers)
+            paths.append(save_new(partial(save_image, image), free))
         images += [batch] if config.grid or rows else []
-    for row, start in zip(rows or [f"seed {seed}"], range(first, number, each), strict=True):
-        last = f" ... {config.name}{start + each - 1}.{config.format}" if each > 1 else ""
-        print(f"{row}: {folder / config.name}{start}.{config.format}{last}")
+    for row, start in zip(rows or [f"seed {seed}"], range(0, count, each), strict=True):
+        first, *others = paths[start : start + each]
+        print(f"{row}: {first}{f' ... {others[-1].name}' if others else ''}")
     if rows:
         print(f"seed {seed}, guidance {config.guidance:g}")
     if images:
-        path = free_path(folder / f"{config.name}_grid.{config.format}")
+        pictures = torch.cat(images)
         if rows:
-            save_rows(dict(zip(rows, torch.cat(images).split(each), strict=True)), path)
+            save = partial(save_rows, dict(zip(rows, pictures.split(each), strict=True)))
         else:
-            save_grid(torch.cat(images), path)
+            save = partial(save_grid, pictures)
+        path = save_new(save, free_paths(folder / f"{config.name}_grid.{config.format}"))
         print(f"all of them in one picture: {path}")
     if config.strip:
-        path = free_path(folder / f"{config.name}_strip.png")
         some = min(config.batch_size, count)
         noise, steps = trajectory(diffusion, some, labels=labels[:some] or None, **how)
-        denoising_strip(noise, steps).save(path)
+        free = free_paths(folder / f"{config.name}_strip.png")
+        path = save_new(denoising_strip(noise, steps).save, free)
         print(f"from noise to the first image: {path}")
 
 
@@ -97,13 +103,11 @@ def first_free_number(folder: Path, name: str) -> int:
     return max((int(number) + 1 for number in taken if number.isdecimal()), default=0)
 
 
-def free_path(path: Path) -> Path:
-    """The path itself, or with a number behind its name if there is such a file already."""
-    number, free = 1, path
-    while free.exists():
-        free = path.with_stem(f"{path.stem}{number}")
-        number += 1
-    return free
+def free_paths(path: Path) -> Iterator[Path]:
+    """The path itself, and then with a number behind its name."""
+    yield path
+    for number in itertools.count(1):
+        yield path.with_stem(f"{path.stem}{number}")
 
 
 if __name__ == "__main__":
