@@ -82,6 +82,8 @@ def main(arguments: list[str] | None = None) -> None:
     if held_out is not None:
         unseen = load_images(held_out, size, channels, config.fit, progress=True)
     labels = None
+    if "guidance" in chosen and not diffusion.classes:
+        raise InputError(f"{model} was trained without labels: leave --guidance out")
     if diffusion.classes:
         found = read_labels(path, files, ",".join(diffusion.classes))
         labels = draw_labels(found, diffusion.classes, config)

@@ -38,7 +38,9 @@ class OnPath(Wrapper):
     def schedule(self) -> NoiseSchedule:
         return self.path
 
-    def denoise(self, x_t: Tensor, t: int, clip: str = "off") -> Denoised:
+    def denoise(
+        self, x_t: Tensor, t: int, clip: str = "off", labels: Tensor | None = None
+    ) -> Denoised:
         """The model's estimates of the clean image and the noise in x_t, which lies on this path
         at timestep t.
         """
@@ -47,4 +49,5 @@ class OnPath(Wrapper):
         factor = math.hypot(there.signal(own), there.sigma(own)) / math.hypot(
             here.signal(t), here.sigma(t)
         )
-        return self.diffusion.denoise(factor * x_t, own, clip)
+        known = () if labels is None else (labels,)
+        return self.diffusion.denoise(factor * x_t, own, clip, *known)

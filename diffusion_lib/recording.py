@@ -4,6 +4,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from diffusion_lib import distributed
+from diffusion_lib.errors import InputError
 from diffusion_lib.files import save_file
 from diffusion_lib.images.pixels import to_pixels
 from diffusion_lib.labels import every_label
+from diffusion_lib.locks import locked
 from diffusion_lib.plots import denoising_strip, save_grid, save_rows
 from diffusion_lib.reports import Report
 from diffusion_lib.sampling import trajectory
@@ -38,12 +41,34 @@ def record(trainer: Trainer, name: str, folder: str | Path = ".") -> Iterator[Re
 
     A `break`, Ctrl-C, the stop button of a notebook and SIGTERM end the run after the current step,
     and everything is saved as at the end. Of several processes, rank 0 writes.
+
+    Raises:
+        InputError: another run is writing to this folder.
     """
     with stop_on_signals(trainer):
         if distributed.rank() == 0:
-            yield from _record_rank_zero(trainer, name, Path(folder))
+            with only_run(Path(folder)):
+                yield from _record_rank_zero(trainer, name, Path(folder))
         else:
             yield from trainer
+
+
+@contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Two runs in one folder would replace each other's autosave.pth: the second is refused."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder, wait=False))
+        except BlockingIOError as error:
+            raise InputError(
+                f"another run is writing to {folder.resolve()}: choose another folder, or wait "
+                "until it ends"
+            ) from error
+        yield
 
 
 def _record_rank_zero(trainer: Trainer, name: str, folder: Path) -> Iterator[Report]:

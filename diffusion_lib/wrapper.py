@@ -20,6 +20,10 @@ class Wrapper:
         return self.diffusion.schedule
 
     @property
+    def classes(self) -> dict[str, list[str]]:
+        return self.diffusion.classes
+
+    @property
     def image_shape(self) -> tuple[int, ...]:
         return self.diffusion.image_shape
 

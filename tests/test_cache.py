@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffusion_lib import InputError, load_images
+from diffusion_lib import InputError, load_images, locks
 from diffusion_lib.batches import BatchStream
 from diffusion_lib.images import cache as caching
 from diffusion_lib.images import decode
@@ -473,7 +473,7 @@ def test_killed_processes_end_in_the_same_bytes(tmp_path, cache, monkeypatch, sc
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not caching.fcntl, reason="no locks here")
+@pytest.mark.skipif(not locks.fcntl, reason="no locks here")
 def test_of_processes_at_once_one_decodes_and_the_others_wait(tmp_path, cache):
     folder = make_images(tmp_path / "set", 200)
     assert run(AT_ONCE, folder, tmp_path / "decoded") == 200

@@ -302,3 +302,39 @@ def test_a_broken_model_is_answered_with_one_line(run, tmp_path):
             weights.fill_(torch.nan)
     model.save(tmp_path / "model.pth")
     assert_refused(run(), "not finite")
+
+
+# Labels
+
+
+@pytest.fixture
+def labeled(tmp_path) -> Path:
+    """Forty portraits in two folders, three of four in the first, and a model of these labels."""
+    for i, image in enumerate(load_images("faces", 16)[::100]):
+        folder = tmp_path / "set" / ("a" if i % 4 else "b")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(folder / f"{i}.png")
+    network = UNet.for_images(16, 3, 8, classes=(2,))
+    classes = {"folder": ["a", "b"]}
+    return network, classes, tmp_path / "set"
+
+
+def test_samples_have_the_labels_of_the_images(run, labeled, monkeypatch):
+    network, classes, folder = labeled
+    GaussianDiffusion(network, NoiseSchedule("cosine", 20), classes=classes).save("model.pth")
+    seen, draw_labels = [], evaluate.draw_labels
+    monkeypatch.setattr(evaluate, "draw_labels", lambda *x: seen.append(draw_labels(*x)) or seen[0])
+    outcome = run("--num_images", 200, path=folder)
+    assert outcome.status == 0 and "guidance 1" in outcome.out
+    assert seen[0].shape == (200, 1) and 0.15 < seen[0].float().mean() < 0.35  # one in four
+
+
+def test_images_of_other_classes_than_the_model_are_refused(run, labeled):
+    network, _, folder = labeled
+    classes = {"folder": ["a", "c"]}
+    GaussianDiffusion(network, NoiseSchedule("cosine", 20), classes=classes).save("model.pth")
+    assert_refused(run(path=folder), "other classes of folder")
+
+
+def test_guidance_without_labels_is_refused(run):
+    assert_refused(run("--guidance", 2), "trained without labels")

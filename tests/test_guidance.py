@@ -1,6 +1,7 @@
 """Guidance, on two Gaussians, where a guided sampler's mean and standard deviation are known."""
 
 import math
+from dataclasses import replace
 from math import inf
 
 import numpy as np
@@ -16,6 +17,7 @@ from diffusion_lib.guidance import (
     Guidance,
     drop_labels,
 )
+from diffusion_lib.paths import OnPath
 from diffusion_lib.sampling import SAMPLERS
 
 ENOUGH = {"ddpm": 1000}  # timesteps until a sampler is exact; 100 for the others
@@ -367,3 +369,12 @@ def test_labels_that_cannot_be_are_refused(labels, said):
 def test_a_model_without_labels_is_not_asked_for_one():
     with pytest.raises(InputError, match="trained without labels"):
         sample(small_unet(()), 3, steps=2, labels="a")
+
+
+def test_a_guided_model_may_go_along_another_path():
+    diffusion = small_unet()
+    straight = OnPath(diffusion, replace(diffusion.schedule, path="straight"))
+    for guidance in (1.0, 3.0):
+        how = dict(labels="b", guidance=guidance, sampler="ddim", steps=8, clip="off")
+        there, here = sample(straight, 3, **how), sample(diffusion, 3, **how)
+        assert torch.allclose(there, here, atol=0.01)

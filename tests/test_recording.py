@@ -16,7 +16,15 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from diffusion_lib import GaussianDiffusion, InputError, TrainConfig, Trainer, record, recording
+from diffusion_lib import (
+    GaussianDiffusion,
+    InputError,
+    TrainConfig,
+    Trainer,
+    locks,
+    record,
+    recording,
+)
 from diffusion_lib.diffusion import build
 from diffusion_lib.files import load_checkpoint
 from diffusion_lib.training import Report
@@ -348,3 +356,19 @@ def test_a_run_in_another_thread_needs_no_signals(tmp_path):
     thread.join()
     assert [report.step for report in reports] == [1, 2, 3, 4]
     assert files(tmp_path) == QUIET
+
+
+# Two runs at once
+
+
+@pytest.mark.skipif(not locks.fcntl, reason="no locks here")
+def test_a_second_run_in_a_folder_is_refused_while_the_first_one_trains(tmp_path):
+    first = record(make_trainer(), "mine", tmp_path)
+    next(first)
+    before = files(tmp_path)
+    with pytest.raises(InputError, match="another run is writing to"):
+        next(record(make_trainer(), "other", tmp_path))
+    assert files(tmp_path) == before
+    list(record(make_trainer(), "other", tmp_path / "elsewhere"))
+    list(first)
+    list(record(make_trainer(), "other", tmp_path))  # now it is free

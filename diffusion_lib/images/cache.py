@@ -11,8 +11,6 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
@@ -31,11 +29,7 @@ from diffusion_lib.images.folders import FolderFiles, ZipFiles, find_files
 from diffusion_lib.images.formats import has_image_extension, plugins
 from diffusion_lib.images.medical import check_readers
 from diffusion_lib.images.store import open_set, write_set
-
-try:
-    import fcntl
-except ImportError:  # Windows: there, do not start two runs at once on a set that is new
-    fcntl = None
+from diffusion_lib.locks import locked
 
 CACHE_VERSION = 4
 
@@ -121,7 +115,7 @@ def load_image_set(
     if found is None or unfinished.exists():  # both, if it was killed just before the end
         try:
             cached.parent.mkdir(parents=True, exist_ok=True)
-            with file_lock(cached.with_suffix(".lock")):
+            with locked(cached.with_suffix(".lock")):
                 found = open_set(cached, files.names)
                 if found is None:  # another process may have made it meanwhile
                     unfinished.mkdir(exist_ok=True)
@@ -194,16 +188,3 @@ def cache_folder() -> Path:
             stacklevel=2,
         )
     return parent / "simple-diffusion"
-
-
-@contextmanager
-def file_lock(lock: Path) -> Iterator[None]:
-    """Only one process at a time runs what is inside; the others wait.
-
-    The system unlocks the file when a process ends, however it ends. The file, which is empty,
-    stays: if it were removed, one process could lock it while another locks its successor.
-    """
-    with open(lock, "wb") as file:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
