@@ -172,7 +172,8 @@ def test_a_wrong_task_is_answered_with_one_line(arguments, line):
 def test_loading_is_timed_beside_a_training_step(capsys):
     arguments = ["faces", "--image_size=16", "--images=8", "--width=8", "--batch_size=4"]
     command.main(["loading", *arguments])
-    lines = capsys.readouterr().out.splitlines()
+    account, *lines = capsys.readouterr().out.splitlines()
+    assert account.startswith("faces: 4,000 images from 4,000 files")
     assert lines[0].startswith("4000 images at 16x16, batches of 4, on ")
     rows = [re.findall(r"[\d,.]+", line) for line in lines[2:]]
     assert rows[0][-1] == "1.00" and len(rows) == 4
