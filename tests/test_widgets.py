@@ -20,11 +20,14 @@ from diffusion_lib import (
     UNet,
     ddim,
     explorer,
+    plots,
+    sample,
 )
 from diffusion_lib.diffusion import build
 from diffusion_lib.explorer import schedule_code, schedule_figure
 from diffusion_lib.widgets import (
     denoising_scrubber,
+    guidance_explorer,
     schedule_explorer,
     scrubber_frame,
     status_line,
@@ -297,3 +300,32 @@ def test_the_status_says_how_long_it_will_take(trainer):
     report = replace(next(iter(trainer)), step=3, steps=12, seconds=6.0, loss=0.25)
     assert status_line(report).startswith("step 3 of 12 · loss 0.2500 · ")
     assert status_line(report).endswith(" 0:00:18 to go")
+
+
+# Guidance
+
+
+def test_the_guidance_explorer_draws_what_is_chosen():
+    torch.manual_seed(0)
+    network = UNet.for_images(8, 1, 8, classes=(2, 2))
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.1 * torch.randn(weight.shape))
+    classes = {"hair": ["long", "none"], "hat": ["none", "red"]}
+    diffusion = GaussianDiffusion(network, NoiseSchedule("cosine", 20), classes=classes)
+    box = guidance_explorer(diffusion, count=3)
+    (hair, hat, scale, seed), picture = box.children[0].children, box.children[1]
+    assert hair.options == ("any", "long", "none") and hat.options == ("any", "none", "red")
+
+    def shown() -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(picture.value)))
+
+    def expected(**how) -> np.ndarray:
+        return np.asarray(plots.grid_image(sample(diffusion, 3, steps=10, **how), 3))
+
+    assert np.array_equal(shown(), expected(seed=0))  # whatever comes
+    hat.value = "none"
+    assert np.array_equal(shown(), expected(seed=0, labels="hat=none", guidance=2.0))
+    hair.value, scale.value, seed.value = "none", 4.0, 2
+    chosen = "hair=none+hat=none"
+    assert np.array_equal(shown(), expected(seed=2, labels=chosen, guidance=4.0))
