@@ -355,4 +355,4 @@ print(f"{1 - 0.95**10:.0%}")
 #   training without EMA can be told from the recipe.
 # - Three seeds can detect large effects only. A sign-flip test needs six seeds for 5%.
 #
-# **Next:** page 08, which plans and runs longer trainings.
+# **Next:** page 07, on which you tell a model what to draw.
