@@ -724,7 +724,7 @@ charts.curves(
 # | `Block` | `Block`, `Block.forward` | `time_size` is given |
 # | `downsample`, `upsample` | `downsample`, `upsample` | nothing |
 # | the cells that fill `net` | `UNet` | a loop over any number of levels; where yours had an `nn.Identity()`, `nn.PixelUnshuffle` moves squares of pixels into channels (**space-to-depth**), and behind the head `nn.PixelShuffle` moves them back |
-# | `predict_noise`, `way_down`, `way_up` | `UNet.forward` | all in one |
+# | `predict_noise`, `way_down`, `way_up` | `UNet.forward` | all in one; labels may be added to the time embedding: page 07 |
 # | our choice of levels, and where to attend | `UNet.for_images` | for any size of image |
 #
 # | Also there | Why |
