@@ -82,7 +82,7 @@ class BatchStream:
     def batch_labels(self, k: int) -> Tensor:
         """The labels of the images in `batch(k)`, (B, columns), on the device."""
         some = self.labels[self.indices(k)[self.rank_slice]]
-        if self.device.type == "cuda":  # from other memory, a copy would wait for the GPU
+        if self.device.type == "cuda" and some.numel():  # from other memory, it waits for the GPU
             some = some.pin_memory()
         return some.to(self.device, non_blocking=True)
 
