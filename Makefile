@@ -82,8 +82,8 @@ $(READY): pyproject.toml
 	    echo "or on Debian and Ubuntu: sudo apt install python3-venv"; exit 2; }
 	$(PYTHON) -m venv .venv
 ifdef CPU
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch torchvision \
-	    --index-url https://download.pytorch.org/whl/cpu
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv  # knows where it lies
+	$(BIN)/uv pip install --quiet --python .venv --torch-backend cpu torch torchvision
 endif
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(READY)
