@@ -111,9 +111,8 @@ def trajectory(
     noise_generator, generator = generators(seed, diffusion.device)
     noise = initial_noise(diffusion.eval(), count, noise_generator)
     if labels is not None:
-        guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
         known = find_labels(labels, count, diffusion.classes)
-        diffusion = ClassifierFreeGuidance(diffusion, known, *guidance)
+        diffusion = ClassifierFreeGuidance(diffusion, known, *settings_of(guidance))
     steps = run_sampler(sampler, diffusion, noise, steps, generator, clip, spacing, None)
     return noise, list(steps)
 
@@ -141,7 +140,7 @@ def sample_batches(
     each = default_steps(sampler, diffusion.schedule.timesteps) if steps is None else steps
     diffusion.eval()
     how = steps, generator, clip, spacing, eta
-    guidance = guidance if isinstance(guidance, Guidance) else Guidance(guidance)
+    guidance = settings_of(guidance)
     known = None if labels is None else find_labels(labels, count, diffusion.classes)
     twice = known is not None and guidance.scale not in (0, 1)  # with and without the labels
     example = torch.zeros(sizes[0] * (1 + twice), *diffusion.image_shape, device=diffusion.device)
@@ -161,6 +160,11 @@ def sample_batches(
                 bar.update()
                 x = step.x
             yield x.clamp(-1, 1).cpu()
+
+
+def settings_of(guidance: float | Guidance) -> Guidance:
+    """All settings of guidance, from these or from its scale."""
+    return guidance if isinstance(guidance, Guidance) else Guidance(guidance)
 
 
 def check_sampler(sampler: str, eta: float | None) -> None:

@@ -8,7 +8,6 @@ import warnings
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from helpers import make_images, noise_image
@@ -336,13 +335,3 @@ def test_every_kind_can_be_told(kind):
         left_out = {}
         leave_out(left_out, kind, "name", count=count)
         assert account(3, 2, left_out).startswith(f"3 images from 2 files; left out: {count} ")
-
-
-def test_the_fingerprint_is_that_of_the_pixels(images, tmp_path):
-    other = shutil.copytree(images, tmp_path / "other")
-    assert load_image_set(images, 8).fingerprint == load_image_set(other, 8).fingerprint
-    noise_image(77).save(other / "0003.png")
-    assert load_image_set(images, 8).fingerprint != load_image_set(other, 8).fingerprint
-    grey = load_image_set(images, 8, channels=1)
-    assert grey.fingerprint != load_image_set(images, 8).fingerprint
-    assert np.array_equal(grey.pixels, load_images(images, 8, 1))

@@ -41,14 +41,12 @@ class ImageSet(NamedTuple):
         mapped from a cache file.
     files: the file of each image, as its path below the folder or in the .zip, with "/". A volume
         gives many images, and its name stands there as many times.
-    fingerprint: changes when the pixels do.
     summary: one line that accounts for all that lies at the path: how many images, and what was
         left out.
     """
 
     pixels: Tensor
     files: list[str]
-    fingerprint: str
     summary: str
 
 
@@ -143,7 +141,7 @@ def load_image_set(
     elif progress:
         print(summary)
     names = list(chain.from_iterable(map(repeat, files.names, counts)))
-    return ImageSet(torch.from_numpy(array), names, index["fingerprint"], summary)
+    return ImageSet(torch.from_numpy(array), names, summary)
 
 
 def decode_files(
