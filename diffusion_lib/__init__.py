@@ -19,6 +19,7 @@ _MODULES = {
     "sinusoidal_embedding": "networks.layers",
     "load_images": "images.cache",
     "load_image_set": "images.cache",
+    "load_image": "images.cache",
     "read_labels": "images.labels",
     "to_images": "images.pixels",
     "to_pixels": "images.pixels",
@@ -29,6 +30,7 @@ _MODULES = {
     "ddim": "samplers",
     "dpm_solver": "solvers",
     "heun": "solvers",
+    "Edit": "editing",
     "sample": "sampling",
     "Trainer": "training",
     "record": "recording",
@@ -42,10 +44,11 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from diffusion_lib.config import TrainConfig
     from diffusion_lib.devices import find_device
     from diffusion_lib.diffusion import GaussianDiffusion, build
+    from diffusion_lib.editing import Edit
     from diffusion_lib.errors import InputError
     from diffusion_lib.files import load_checkpoint
     from diffusion_lib.hub import from_pretrained, push_to_hub, save_pretrained
-    from diffusion_lib.images.cache import load_image_set, load_images
+    from diffusion_lib.images.cache import load_image, load_image_set, load_images
     from diffusion_lib.images.labels import read_labels
     from diffusion_lib.images.pixels import to_images, to_pixels
     from diffusion_lib.networks.layers import sinusoidal_embedding

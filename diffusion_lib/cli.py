@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
-from diffusion_lib.config import Config
+from diffusion_lib.config import Config, flag_of, kind_of
 from diffusion_lib.errors import InputError, did_you_mean
 
 LONGEST_NAME = 200  # bytes: most file systems allow 255, and files get endings
@@ -40,19 +40,19 @@ class Parser(argparse.ArgumentParser):
             rule = option.metadata
             if rule["group"]:
                 group = self.add_argument_group(rule["group"])
-            flags = [*filter(None, [rule["short"]]), f"--{option.name}"]
+            flags = [*filter(None, [rule["short"]]), f"--{flag_of(option)}"]
             if option.type is bool:
                 group.add_argument(*flags, action="store_true", help=rule["help"])
                 continue
-            optional = option.default is None  # `int | None`: the help says what None means
-            kind = int if optional else option.type
+            kind = kind_of(option)  # where the default is None, the help says what that means
             default = "" if option.default in (None, "") else f" (default: {option.default})"
             metavar = rule["metavar"] or {int: "N", float: "X", str: "NAME"}[kind]
             if rule["choices"]:  # the configuration checks them
                 metavar = f"{{{','.join(rule['choices'])}}}"
             alone = {} if rule["alone"] is None else {"nargs": "?", "const": rule["alone"]}
             help = rule["help"] + default
-            group.add_argument(*flags, type=kind, help=help, metavar=metavar, **alone)
+            how = dict(type=kind, help=help, metavar=metavar, dest=option.name)
+            group.add_argument(*flags, **how, **alone)
         return group
 
     def parse_args(self, arguments: list[str] | None = None) -> argparse.Namespace:

@@ -4,9 +4,9 @@ The fields are the flags of the command lines. Those of `TrainConfig` are also t
 notebook, and what a checkpoint remembers. This file imports nothing heavy: `--help` is fast.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, get_args
 
 from diffusion_lib.errors import InputError, did_you_mean
 
@@ -48,6 +48,7 @@ def option(
     at_least: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    at_most: float | None = None,
     group: str = "",
     metavar: str = "",
     alone: str | None = None,
@@ -64,11 +65,22 @@ def option(
         at_least=at_least,
         above=above,
         below=below,
+        at_most=at_most,
         group=group,
         metavar=metavar,
         alone=alone,
     )
     return field(default=default, metadata=rule)
+
+
+def kind_of(option: Field) -> type:
+    """The type of an option's values; of `int | None` it is int."""
+    return next(iter(get_args(option.type)), option.type)
+
+
+def flag_of(option: Field) -> str:
+    """The name of an option on the command line: `from_` is --from."""
+    return option.name.rstrip("_")
 
 
 # What the values of a field may be, by its type, and how that is said.
@@ -90,7 +102,7 @@ class Config:
             value, rule = getattr(self, option.name), option.metadata
             if value is None and option.default is None:
                 continue
-            kind = int if option.default is None else option.type
+            kind = kind_of(option)
             if isinstance(value, bool) != (kind is bool) or not isinstance(value, KINDS[kind]):
                 wrong = f"must be {NAMES[kind]}"
                 value = repr(value)
@@ -105,9 +117,11 @@ class Config:
                 wrong = f"must be more than {rule['above']}"
             elif rule["below"] is not None and not value < rule["below"]:
                 wrong = f"must be less than {rule['below']}"
+            elif rule["at_most"] is not None and not value <= rule["at_most"]:
+                wrong = f"must be at most {rule['at_most']}"
             else:
                 continue
-            raise InputError(f"{option.name} {wrong}, not {value}")
+            raise InputError(f"{flag_of(option)} {wrong}, not {value}")
 
 
 @dataclass(frozen=True)
@@ -207,27 +221,42 @@ FREE_ON_RESUME = {
 class PredictConfig(Config):
     """What to make with a trained model."""
 
-    output: str = option("./", "folder for the images", "-o")
-    name: str = option("predict", "prefix of the file names", "-n")
     num_images: int | None = option(
         None,
         "number of images; of each label, if there are (default: 1; 8 of each of several)",
         "-i",
         at_least=1,
+        group="what to draw",
     )
-    label: str = option(
-        "", "what to draw: a label of the model, several (a,b), or all", metavar="LABEL"
-    )
+    label: str = option("", "a label of the model, several (a,b), or all", metavar="LABEL")
     guidance: float = option(2.0, "how clearly to show the label; 1: as it was learned", at_least=0)
-    sampler: str = option("dpm_solver", "how to get from noise to images", choices=SAMPLERS)
+    from_: str = option("", "draw an image anew, noised to --strength (SDEdit)", metavar="IMAGE")
+    strength: float | None = option(
+        None,
+        "how much of it to change, above 0 to 1 (default: 0.6; 1 with --inpaint)",
+        above=0,
+        at_most=1,
+    )
+    inpaint: str = option("", "draw only where the image MASK is white (RePaint)", metavar="MASK")
+    fit: str = option("crop", "how IMAGE and MASK become square: crop or squash", choices=FITS)
+    seed: int = option(-1, "random seed; -1: another one each time", at_least=-1, below=2**32)
+
+    sampler: str = option(
+        "dpm_solver", "how to get from noise to images", choices=SAMPLERS, group="how to draw it"
+    )
     steps: int | None = option(None, STEPS, at_least=1)
     spacing: str = option("auto", "which timesteps the sampler visits", choices=SPACINGS)
     clip: str = option("static", "how to clip predicted images to [-1, 1]", choices=CLIPS)
-    seed: int = option(-1, "random seed; -1: another one each time", at_least=-1, below=2**32)
-    batch_size: int = option(64, "images at a time", "-b", at_least=1, below=2**20)
+
+    output: str = option("./", "folder for the images", "-o", group="what to write")
+    name: str = option("predict", "prefix of the file names", "-n")
     format: str = option("png", "file format", choices=FORMATS)
+    scale: int = option(1, "show each pixel as NxN pixels", at_least=1, below=65)
     grid: bool = option(False, "also save all images in one picture")
     strip: bool = option(False, "also save a picture of the steps from noise to the first image")
+    gif: bool = option(False, "also save a film of the first images emerging from noise")
+
+    batch_size: int = option(64, "images at a time", "-b", at_least=1, below=2**20, group="speed")
     device: str = option("auto", DEVICE)
     precision: str = option("auto", PRECISION, choices=PRECISIONS)
 

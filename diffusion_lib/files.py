@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lib.config import BUNDLED
-from diffusion_lib.errors import InputError, did_you_mean
+from diffusion_lib.errors import InputError, did_you_mean_path
 
 FORMAT = 3  # of the checkpoints that this version writes
 
@@ -91,8 +91,8 @@ def load_file(path: str | Path) -> dict:
         InputError: no such file, or not a checkpoint.
     """
     if not Path(path).is_file():
-        beside = [str(other) for other in Path(path).parent.glob("*.pth")]
-        raise InputError(f"there is no file {path}{did_you_mean(str(path), [*BUNDLED, *beside])}")
+        hint = did_you_mean_path(Path(path), "*.pth", BUNDLED)
+        raise InputError(f"there is no file {path}{hint}")
     check_archive(path)
     try:
         with warnings.catch_warnings():

@@ -68,6 +68,7 @@ class Film:
             append_images=others,
             duration=self.milliseconds,
             loop=0,
+            comment=MARK,  # of a .gif; a .png has none
         )
 
     def __repr__(self) -> str:
@@ -210,8 +211,18 @@ def loss_curve(reports: Sequence["Report"], title: str = "") -> Picture:
     return figure
 
 
-def save_image(image: Tensor, path: str | Path) -> None:
-    """Write one image (C, H, W) in [-1, 1], pixel for pixel; the name says in which format."""
+def denoising_film(noise: Tensor, steps: Sequence[Step], most: int = 16, frames: int = 60) -> Film:
+    """How the first images of a batch emerge from noise: at most so many images, and frames."""
+    states = [noise, *(step.x for step in steps)]
+    chosen = np.linspace(0, len(steps), min(frames, len(states))).round().astype(int)
+    return image_film([states[i][:most] for i in chosen])
+
+
+def save_image(image: Tensor, path: str | Path, scale: int = 1) -> None:
+    """Write one image (C, H, W) in [-1, 1], each pixel as scale x scale pixels; the name says in
+    which format.
+    """
+    image = image.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
     array = to_pixels(image).permute(1, 2, 0).cpu().numpy()
     save_marked(Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array), path)
 

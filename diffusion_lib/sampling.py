@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from diffusion_lib.editing import Edit, inpaint, inpaint_steps
 from diffusion_lib.errors import InputError
 from diffusion_lib.graphs import replayed
 from diffusion_lib.guidance import ClassifierFreeGuidance, Guidance
@@ -36,6 +37,7 @@ def sample(
     eta: float | None = None,
     labels: str | Sequence[str] | Tensor | None = None,
     guidance: float | Guidance = 2.0,
+    edit: Edit | None = None,
 ) -> Tensor:
     """Make `count` images.
 
@@ -55,6 +57,7 @@ def sample(
         labels: what to draw: "7" for every image, or one for each, see `find_labels`; None for
             whatever comes.
         guidance: scale of `ClassifierFreeGuidance`, or more of its settings.
+        edit: an image to start from. If it has a mask, `inpaint` is the sampler.
 
     Returns:
         Float32 in [-1, 1], (count, channels, height, width), on the CPU.
@@ -75,6 +78,7 @@ def sample(
         eta,
         labels,
         guidance,
+        edit,
     )
     return torch.cat(list(batches))
 
@@ -88,11 +92,20 @@ def run_sampler(
     clip: str,
     spacing: str,
     eta: float | None,
+    edit: Edit | None = None,
 ) -> Iterator[Step]:
-    """The steps of a sampler by its name, with the defaults that `sample` describes."""
+    """The steps of a sampler by its name, with the defaults that `sample` describes.
+
+    diffusion, noise: those that `edit` starts with, if there is one.
+    """
     check_sampler(sampler, eta)
     chosen = {"spacing": spacing, "eta": eta}
     chosen = {name: value for name, value in chosen.items() if value not in ("auto", None)}
+    if edit is not None and edit.mask is not None:
+        if eta is not None:
+            raise InputError("inpainting has no eta: leave it out")
+        known, mask = edit.image.to(noise).expand_as(noise), edit.mask.to(noise)[None]
+        return inpaint(diffusion, noise, known, mask, steps, generator, clip, **chosen)
     return SAMPLERS[sampler](diffusion, noise, steps, generator, clip, **chosen)
 
 
@@ -106,14 +119,19 @@ def trajectory(
     spacing: str = "auto",
     labels: str | Sequence[str] | Tensor | None = None,
     guidance: float | Guidance = 2.0,
+    edit: Edit | None = None,
 ) -> tuple[Tensor, list[Step]]:
-    """x_T of the first `count` images of a seed, and all steps from there to the samples."""
+    """x_T of the first `count` images of a seed (or the image to edit, noised), and all steps from
+    there to the samples.
+    """
     noise_generator, generator = generators(seed, diffusion.device)
     noise = initial_noise(diffusion.eval(), count, noise_generator)
     if labels is not None:
         known = find_labels(labels, count, diffusion.classes)
         diffusion = ClassifierFreeGuidance(diffusion, known, *settings_of(guidance))
-    steps = run_sampler(sampler, diffusion, noise, steps, generator, clip, spacing, None)
+    if edit is not None:
+        diffusion, noise = edit.start(diffusion, noise)
+    steps = run_sampler(sampler, diffusion, noise, steps, generator, clip, spacing, None, edit)
     return noise, list(steps)
 
 
@@ -130,6 +148,7 @@ def sample_batches(
     eta: float | None = None,
     labels: str | Sequence[str] | Tensor | None = None,
     guidance: float | Guidance = 2.0,
+    edit: Edit | None = None,
 ) -> Iterator[Tensor]:
     """The images of `sample`, which explains the arguments, batch by batch."""
     if count < 1 or batch_size < 1:
@@ -137,9 +156,9 @@ def sample_batches(
     check_sampler(sampler, eta)
     noise_generator, generator = generators(seed, diffusion.device)
     sizes = [min(batch_size, count - first) for first in range(0, count, batch_size)]
-    each = default_steps(sampler, diffusion.schedule.timesteps) if steps is None else steps
+    each = planned_steps(sampler, steps, diffusion.schedule.timesteps, edit)
     diffusion.eval()
-    how = steps, generator, clip, spacing, eta
+    how = steps, generator, clip, spacing, eta, edit
     guidance = settings_of(guidance)
     known = None if labels is None else find_labels(labels, count, diffusion.classes)
     twice = known is not None and guidance.scale not in (0, 1)  # with and without the labels
@@ -156,10 +175,22 @@ def sample_batches(
             if known is not None:
                 some = known[number * batch_size :][:size]
                 model = ClassifierFreeGuidance(diffusion, some, *guidance)
+            if edit is not None:
+                model, noise = edit.start(model, noise)
             for step in run_sampler(sampler, model, noise, *how):
                 bar.update()
                 x = step.x
             yield x.clamp(-1, 1).cpu()
+
+
+def planned_steps(sampler: str, steps: int | None, timesteps: int, edit: Edit | None) -> int:
+    """How many steps it takes; T is `timesteps`."""
+    if steps is not None:
+        return steps
+    if edit is None:
+        return default_steps(sampler, timesteps)
+    left = edit.timesteps(timesteps)
+    return default_steps(sampler, left) if edit.mask is None else inpaint_steps(left)
 
 
 def settings_of(guidance: float | Guidance) -> Guidance:

@@ -19,6 +19,7 @@ OPENED = [
     ("03_unet", "networks/unet.py"),
     ("04_training", "training.py"),
     ("05_sampling", "samplers.py"),
+    ("05b_editing_images", "editing.py"),
     ("06_is_it_any_good", "metrics.py"),
     ("07_labels_and_guidance", "guidance.py"),
 ]

@@ -24,7 +24,9 @@ from diffusion_lib import (
 )
 from diffusion_lib.config import CLIPS, SAMPLERS, SPACINGS
 from diffusion_lib.diffusion import build
+from diffusion_lib.images.account import is_own
 from diffusion_lib.images.pixels import to_pixels
+from diffusion_lib.samplers import Step
 
 
 def make_model(channels: int = 3, timesteps: int = 20) -> GaussianDiffusion:
@@ -512,3 +514,113 @@ def test_a_label_that_cannot_be_drawn_is_answered_with_one_line(labeled, flags, 
 
 def test_a_model_without_labels_is_asked_for_none(run):
     assert_refused(run("--label", "7"), "trained without labels")
+
+
+# From an image
+
+
+@pytest.fixture
+def sketch(tmp_path):
+    """sketch.png: left red, right blue, 12 x 8; mask.png: white in the upper half."""
+    image = np.zeros((8, 12, 3), np.uint8)
+    image[:, :6, 0], image[:, 6:, 2] = 255, 255
+    Image.fromarray(image).save(tmp_path / "sketch.png")
+    mask = np.zeros((8, 12), np.uint8)
+    mask[:4] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    return {"sketch.png", "mask.png"}
+
+
+def test_an_image_is_drawn_anew(run, sketch):
+    for strength in (0.15, 1):
+        assert (
+            run(
+                "--from", "sketch.png", "--strength", strength, "-i", 2, "-n", f"s{strength}_"
+            ).status
+            == 0
+        )
+    red, blue = pixels("sketch.png")[0, 0], pixels("sketch.png")[0, -1]
+    near, far = pixels("s0.15_0.png"), pixels("s1_0.png")
+    assert np.abs(near[:, 0] - red).mean() < 40 and np.abs(near[:, -1] - blue).mean() < 40
+    assert np.abs(far - near).mean() > 40
+
+
+def test_half_of_an_image_is_drawn_anew(run, sketch, tmp_path):
+    outcome = run("--from", "sketch.png", "--inpaint", "mask.png", "-i", 2, "--strip", "--gif")
+    assert outcome.status == 0 and "inpaint" in outcome.out
+    for name in ("predict0.png", "predict1.png"):
+        lower, upper = pixels(name)[4:], pixels(name)[:4]
+        assert np.abs(lower[:, 0] - [255, 0, 0]).max() <= 1
+        assert np.abs(lower[:, -1] - [0, 0, 255]).max() <= 1
+        assert np.abs(upper[:, 0] - [255, 0, 0]).mean() > 20
+    assert files() - sketch == {"predict0.png", "predict1.png", "predict_strip.png", "predict.gif"}
+
+
+def test_a_grey_model_takes_a_coloured_image(run, sketch, tmp_path):
+    make_model(channels=1).save(tmp_path / "model.pth")
+    assert run("--from", "sketch.png", "--strength", 0.15, "--fit", "squash").status == 0
+    assert abs(pixels("predict0.png")[:, 0].mean() - 76) < 25  # 0.299 x 255
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ("--from sktech.png", ["sktech.png", "did you mean sketch.png?"]),
+        ("--from nowhere/sketch.png", ["nowhere/sketch.png"]),
+        ("--from model.pth", ["model.pth", "not an image"]),
+        ("--from cut.png", ["cut.png", "damaged"]),
+        ("--from sketch.png --inpaint msk.png", ["did you mean mask.png?"]),
+        ("--from sketch.png --inpaint black.png", ["black.png has no white"]),
+        ("--from sketch.png --inpaint mask.png --sampler ddim", ["--sampler"]),
+        ("--from sketch.png --strength 0", ["strength", "more than 0"]),
+        ("--from sketch.png --strength 1.1", ["strength", "at most 1"]),
+        ("--strength 0.5", ["--from"]),
+        ("--inpaint mask.png", ["--from"]),
+    ],
+)
+def test_an_image_that_cannot_be_edited_is_answered_with_one_line(run, sketch, flags, words):
+    Path("cut.png").write_bytes(Path("sketch.png").read_bytes()[:60])
+    Image.new("L", (12, 8)).save("black.png")
+    assert_refused(run(*flags.split()), *words)
+    assert not list(Path().glob("predict*"))
+
+
+# Films and large pixels
+
+
+def test_a_film_ends_in_the_first_images(run):
+    assert run("-i", 20, "--gif", "--seed", 1).status == 0
+    film = Image.open("predict.gif")
+    assert film.n_frames == 4 and film.size == (4 * 66 + 2,) * 2  # noise and three steps; 16 images
+    film.seek(3)
+    shown = np.asarray(film.convert("RGB")).astype(int)[2:66:8, 2:66:8]
+    assert np.abs(shown - pixels("predict0.png")).mean() < 10  # of 128 colours
+
+
+def test_films_are_not_overwritten_and_not_trained_on(run):
+    for _ in range(2):
+        run("--gif")
+    assert {"predict.gif", "predict1.gif"} <= files()
+    assert all(is_own(path.read_bytes()) for path in Path().glob("*.gif"))
+
+
+def test_a_film_of_many_steps_is_short(run):
+    run("--gif", "--steps", 20)
+    assert Image.open("predict.gif").n_frames == 21
+    noise, steps = (
+        torch.zeros(1, 3, 8, 8),
+        [Step(t, torch.zeros(1, 3, 8, 8), None) for t in range(200)],
+    )
+    assert len(plots.denoising_film(noise, steps).frames) == 60
+
+
+def test_pixels_are_shown_larger(run):
+    for scale in (1, 3):
+        run("--seed", 1, "--scale", scale, "-n", f"x{scale}_")
+    assert np.array_equal(pixels("x3_0.png"), pixels("x1_0.png").repeat(3, 0).repeat(3, 1))
+
+
+def test_help_has_groups_and_examples(command):
+    out = command(predict.main, "predict", "--help").out
+    assert [g for g in ("what to draw:", "how to draw it:", "what to write:") if g not in out] == []
+    assert out.count("python -m diffusion_lib.predict ") >= 3

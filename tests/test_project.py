@@ -37,7 +37,7 @@ LAYERS = [
     ["diffusion", "graphs"],
     ["samplers", "wrapper", "metrics", "advice", "resuming", "hub"],
     ["guidance"],
-    ["solvers", "training", "environment", "paths", "likelihood"],
+    ["solvers", "training", "environment", "paths", "likelihood", "editing"],
     ["sampling", "stopping", "estimate", "plots"],
     ["explorer", "charts", "drawings"],
     ["recording", "widgets", "benchmark"],

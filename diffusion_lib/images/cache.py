@@ -16,19 +16,23 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from diffusion_lib import distributed
 from diffusion_lib.cli import printable
 from diffusion_lib.config import CHANNELS, FITS
-from diffusion_lib.errors import InputError
+from diffusion_lib.errors import InputError, did_you_mean_path
+from diffusion_lib.files import first_line
 from diffusion_lib.images.account import account, is_missed, merged
 from diffusion_lib.images.decode import Decoded, decode_all, decode_chunk
+from diffusion_lib.images.files import read_square
 from diffusion_lib.images.folders import FolderFiles, ZipFiles, find_files
 from diffusion_lib.images.formats import has_image_extension, plugins
 from diffusion_lib.images.medical import check_readers
 from diffusion_lib.images.store import open_set, write_set
+from diffusion_lib.images.values import in_grey
 from diffusion_lib.locks import locked
 
 CACHE_VERSION = 4
@@ -60,6 +64,29 @@ def load_images(
 ) -> Tensor:
     """Every image of a folder, a .zip file or a bundled set: the pixels of `load_image_set`."""
     return load_image_set(path, image_size, channels, fit, workers, progress).pixels
+
+
+def load_image(
+    path: str | Path, image_size: int, channels: str | int = 3, fit: str = "crop"
+) -> Tensor:
+    """One image file, as `load_images` reads those of a folder: uint8, (channels, S, S).
+
+    channels: 1 or 3.
+
+    Raises:
+        InputError: no such file, or not an image.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"there is no image {path}{did_you_mean_path(path)}")
+    try:
+        square = read_square(path.read_bytes(), image_size, fit)
+    except Exception as error:  # a damaged file can raise anything
+        raise InputError(f"{path} is damaged: {first_line(error)}") from error
+    if square is None:
+        raise InputError(f"{path} is not an image that can be read here: save it as PNG")
+    pixels = in_grey(square) if str(channels) == "1" else square
+    return torch.from_numpy(np.moveaxis(pixels, 2, 0).copy())
 
 
 def load_image_set(

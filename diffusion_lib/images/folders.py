@@ -10,7 +10,7 @@ from collections import deque
 from pathlib import Path
 
 from diffusion_lib.config import BUNDLED
-from diffusion_lib.errors import InputError
+from diffusion_lib.errors import InputError, did_you_mean_path
 from diffusion_lib.files import bundled_file
 from diffusion_lib.images.account import LeftOut, leave_out
 from diffusion_lib.images.formats import UNOPENED, has_image_extension, kind_by_extension
@@ -159,7 +159,7 @@ def find_files(path: str | Path) -> FolderFiles | ZipFiles:
         return ZipFiles(bundled_file(f"{path}.zip"))
     raise InputError(
         f"there is no folder or .zip file {path}, and no bundled set of that name "
-        f"({', '.join(BUNDLED)})"
+        f"({', '.join(BUNDLED)}){did_you_mean_path(path, more=BUNDLED)}"
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from diffusion_lib.files import save_file
 from diffusion_lib.images.decode import Decoded
-from diffusion_lib.images.values import DeepSquare, black_and_white, to_8_bit
+from diffusion_lib.images.values import DeepSquare, black_and_white, in_grey, to_8_bit
 
 CHECKED = 2**28  # bytes of a set that its fingerprint reads; of a larger one, blocks of this in all
 BLOCKS = 256
@@ -124,8 +124,7 @@ def write_array(
                 square = DeepSquare(codes, low, high, whole)
                 some[number - first] = to_8_bit(square, *scales[whole])
             if as_gray:
-                # The weights of ITU-R BT.601, which Pillow uses for grey too.
-                some = (some @ np.array([0.299, 0.587, 0.114], np.float32)).round()[..., None]
-            file.write(np.moveaxis(some, 3, 1).astype(np.uint8).tobytes())
+                some = in_grey(some)
+            file.write(np.moveaxis(some, 3, 1).tobytes())
         file.flush()
         os.fsync(file.fileno())  # on the disk before it gets its name

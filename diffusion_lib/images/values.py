@@ -132,6 +132,12 @@ def deep_with_alpha(values: np.ndarray) -> Deep | Image.Image:
     return Image.fromarray(np.repeat(pixels, 3 // pixels.shape[2], axis=2))
 
 
+def in_grey(pixels: np.ndarray) -> np.ndarray:
+    """RGB bytes (..., 3) -> grey bytes (..., 1), by the weights of ITU-R BT.601, as in Pillow."""
+    grey = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
+    return grey.round().astype(np.uint8)[..., None]
+
+
 def as_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Numbers of any shape as bytes: low and below is 0, as is what is no number; high is 255."""
     unit = ((values - low) / max(high - low, 1e-12)).clip(0, 1)

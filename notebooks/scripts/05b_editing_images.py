@@ -34,6 +34,7 @@ from itertools import pairwise
 import torch
 
 from diffusion_lib import (
+    Edit,
     GaussianDiffusion,
     charts,
     ddim,
@@ -41,6 +42,7 @@ from diffusion_lib import (
     find_device,
     load_images,
     plots,
+    sample,
     spaced_timesteps,
     to_images,
 )
@@ -361,6 +363,35 @@ plots.image_rows(rows, ["image", "known"] + [f"run {i}" for i in range(1, 7)])
 # additional input (for instance *ControlNet*, Zhang et al. 2023,
 # [arXiv 2302.05543](https://arxiv.org/abs/2302.05543)). SDEdit remains the usual "image to image"
 # mode of latent diffusion models.
+
+# %% [markdown]
+# ## In the package
+#
+# | You built | In `diffusion_lib/editing.py` | What differs |
+# |---|---|---|
+# | `redraw` (exercise 3) | `StartingAt`, `StartingAt.schedule`, `StartingAt.denoise` | a model that begins at $t_0$, so that every sampler, and guidance, can start there |
+# | `paste_known` (exercise 4) | `paste_known` | the known part is noised before |
+# | `inpaint` | `inpaint` | any path from images to noise |
+#
+# | Also there | Why |
+# |---|---|
+# | `Edit` | image, strength and mask as one argument of `sample` |
+# | `up_to` | the schedule of a model that begins at $t_0$ |
+# | `inpaint_steps` | how many steps `inpaint` takes by default |
+#
+# Strength is the share of the timesteps that are left to draw: 0.65 is $t_0$ = 649.
+
+# %%
+portraits = sample(diffusion, 8, edit=Edit(sketch, strength=0.65))  # (8, 3, 16, 16)
+plots.image_grid(portraits, columns=8)
+
+# %% [markdown]
+# *The sketch again, drawn anew by `dpm_solver` in 20 steps.* With your own model and image:
+#
+# ```sh
+# python -m diffusion_lib.predict mine.pth --from sketch.png --strength 0.65 --num_images 8
+# python -m diffusion_lib.predict mine.pth --from photo.jpg --inpaint mask.png
+# ```
 
 # %% [markdown]
 # ## What you now know
