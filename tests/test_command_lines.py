@@ -104,11 +104,11 @@ def test_options_are_listed_in_their_groups():
 
 
 @pytest.mark.parametrize("module", [train, predict, evaluate])
-def test_help_ends_with_three_examples_whose_options_exist(module):
+def test_help_ends_with_some_examples_whose_options_exist(module):
     parser = module.build_parser()
     _, examples = parser.format_help().split("examples:\n")
     lines = examples.splitlines()
-    assert len(lines) == 3 and max(map(len, lines)) <= 100
+    assert 3 <= len(lines) <= 4 and max(map(len, lines)) <= 100
     for line in lines:
         name, arguments = line.split()[2], line.split()[3:]
         assert name == module.__name__

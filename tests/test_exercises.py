@@ -4,9 +4,11 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 import pytest
+import torch
 import wrong_answers
 
 from diffusion_lib import exercises
+from diffusion_lib.exercises.judge import Exercise
 
 PAGES = [
     import_module(f"wrong_answers.{module.name}") for module in iter_modules(wrong_answers.__path__)
@@ -44,3 +46,17 @@ def test_an_untouched_stub_has_not_been_tried(check, capsys):
         raise NotImplementedError
 
     assert said(capsys, check, stub).startswith("Not tried yet")
+
+
+def test_an_answer_that_stops_is_told_in_which_line():
+    def answer(x):
+        y = x
+        return y + missing  # noqa: F821
+
+    said = Exercise(lambda x: x, [], [(torch.ones(2),)]).judge(answer)
+    assert "NameError" in said and "line" in said and "return y + missing" in said
+
+
+def test_whole_numbers_are_told_without_decimals():
+    exercise = Exercise(lambda x: x, [], [(torch.tensor([13, 10]),)])
+    assert exercise.judge(lambda x: x - 1).endswith("it gives 12, 9, not 13, 10.")

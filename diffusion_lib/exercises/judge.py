@@ -4,6 +4,7 @@ An exercise knows the right answer and the mistakes that people make. A check ru
 function and these on the same inputs, and says which of them it agrees with.
 """
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,7 @@ class Exercise:
         except NotImplementedError:
             return NOT_TRIED
         except Exception as error:  # whatever a first attempt does
-            return f"It stops with {type(error).__name__}: {error}"
+            return f"It stops with {type(error).__name__}: {error}{line_of(error, function)}"
         if any(value is None for value in given):
             return "It returns None: is there a `return` at its end?"
         for value, wanted in zip(given, right, strict=True):
@@ -63,6 +64,20 @@ class Exercise:
         return f"Not yet: for the first case it gives {short(given[0])}, not {short(right[0])}."
 
 
+def several(said: list[str]) -> str:
+    """One sentence, or more, on mistakes that are made together."""
+    numbers = ("", "", "two things: ", "three things: ")
+    return f"{numbers[len(said)]}{'; and '.join(said)}."
+
+
+def line_of(error: BaseException, function: Callable) -> str:
+    """Where in a cell an error arose, if that is known."""
+    file = getattr(getattr(function, "__code__", None), "co_filename", None)
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [(frame.lineno, frame.line) for frame in frames if frame.filename == file]
+    return " (line {} of the cell: {})".format(*lines[-1]) if lines else ""
+
+
 def is_nan(value: Any) -> bool:
     """Whether there is a nan in it, or a root of a negative number, which Python makes complex."""
     value = torch.as_tensor(value)
@@ -81,5 +96,6 @@ def short(value: Any) -> str:
     """A value as a learner can read it: the first few numbers of a tensor."""
     if not isinstance(value, Tensor):
         return str(value)
-    numbers = ", ".join(f"{number:.3f}" for number in value.flatten()[:3].tolist())
+    form = ".3f" if value.is_floating_point() else ""  # whole numbers as they are
+    numbers = ", ".join(f"{number:{form}}" for number in value.flatten()[:3].tolist())
     return f"{numbers} ..." if value.numel() > 3 else numbers
