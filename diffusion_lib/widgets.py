@@ -50,12 +50,12 @@ def schedule_explorer(pictures: Mapping[str, Tensor]) -> widgets.Widget:
         pictures: by name, (C, H, W), uint8 or in [-1, 1]; more can be uploaded.
     """
     pictures = dict(pictures)
+    whole = {"width": "auto", "flex": "0 0 auto"}  # as wide as its words
     chosen = [
-        widgets.ToggleButton(
-            name in ("linear", "cosine"), description=name, layout={"width": "auto"}
-        )
+        widgets.ToggleButton(name in ("linear", "cosine"), description=name, layout=whole)
         for name in SCHEDULES
     ]
+    reset = widgets.Button(description="reset", icon="undo", layout=whole)
     timesteps = widgets.SelectionSlider(
         options=[2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000], value=1000, description="T"
     )
@@ -65,9 +65,11 @@ def schedule_explorer(pictures: Mapping[str, Tensor]) -> widgets.Widget:
     s.readout_format = ".3f"
     t = widgets.FloatSlider(0.3, min=0, max=1, step=0.01, description="cursor t / T")
     name = widgets.Dropdown(options=list(pictures), description="picture")
-    upload = widgets.FileUpload(accept="image/*", description="your own")
-    figure = widgets.Image(format="png")
+    upload = widgets.FileUpload(accept="image/*", description="your own", layout=whole)
+    figure = widgets.Image(format="png", layout={"max_width": "100%"})
     words = widgets.HTML()
+    controls = (*chosen, timesteps, start, end, s, t, name)
+    initial = [control.value for control in controls]
 
     def redraw(_=None) -> None:
         names = [button.description for button in chosen if button.value]
@@ -94,16 +96,22 @@ def schedule_explorer(pictures: Mapping[str, Tensor]) -> widgets.Widget:
                 name.options = list(pictures)
                 name.value = title
 
-    for control in (*chosen, timesteps, start, end, s, t, name):
+    def put_back(_) -> None:
+        for control, value in zip(controls, initial, strict=True):
+            control.value = value
+
+    for control in controls:
         control.observe(redraw, "value")
     upload.observe(add, "value")
+    reset.on_click(put_back)
     redraw()
-    columns = [
-        widgets.VBox([widgets.HBox(chosen), timesteps, t]),
-        widgets.VBox([start, end, s]),
-        widgets.VBox([name, upload]),
+    # Rows that go on in the next one, where a window is narrow.
+    columns = [[timesteps, t], [start, end, s], [name, upload]]
+    boxes = [widgets.VBox(column) for column in columns]
+    rows = [
+        widgets.HBox(row, layout={"flex_flow": "row wrap"}) for row in ([*chosen, reset], boxes)
     ]
-    return widgets.VBox([widgets.HBox(columns), figure, words])
+    return widgets.VBox([*rows, figure, words])
 
 
 def uploaded_files(value: Sequence[dict] | Mapping[str, dict]) -> list[tuple[str, bytes]]:
@@ -258,4 +266,5 @@ def guidance_explorer(diffusion: GaussianDiffusion, count: int = 8) -> widgets.W
     for control in (*columns, scale, seed):
         control.observe(redraw, "value")
     redraw()
-    return widgets.VBox([widgets.HBox([*columns, scale, seed]), picture])
+    controls = widgets.HBox([*columns, scale, seed], layout={"flex_flow": "row wrap"})
+    return widgets.VBox([controls, picture])

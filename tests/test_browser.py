@@ -173,7 +173,28 @@ def test_the_explorer_of_page_02_follows_its_sliders(lab, open_page):
     assert "NoiseSchedule(" in code.inner_text()
     tab.locator("button.widget-toggle-button:text-is('sigmoid')").click()
     wait_for(lambda: "sigmoid" in code.inner_text(), 20, "the line of code to follow the button")
+    tab.locator("button:has-text('reset')").click()
+    wait_for(lambda: "sigmoid" not in code.inner_text(), 20, "the reset")
+    assert slider.locator(".widget-readout").inner_text() == "0.30"
     assert problems_in(tab) == []
+
+
+CLIPPED = """() => [...document.querySelectorAll(
+    '.jp-OutputArea .widget-toggle-button, .jp-OutputArea .widget-readout, '
+    + '.jp-OutputArea .widget-button, .jp-OutputArea select, .jp-OutputArea .widget-image')]
+    .filter(e => {
+        const [own, area] = [e, e.closest('.jp-OutputArea')].map(x => x.getBoundingClientRect());
+        return e.scrollWidth > e.clientWidth + 1 || own.right > area.right + 1;
+    }).map(e => e.innerText || e.className)"""
+
+
+def test_nothing_of_the_explorer_is_cut_off_in_a_small_window(lab, open_page):
+    page_copy("02_schedules", lab[1], upto="widgets.schedule_explorer(")
+    tab = open_page("02_schedules")
+    tab.set_viewport_size({"width": 1280, "height": 800})
+    tab.locator(".jp-OutputArea .widget-toggle-button").first.wait_for(timeout=180_000)
+    wait_for(lambda: tab.locator(".jp-OutputArea .widget-image").count(), 20, "the picture")
+    assert tab.evaluate(CLIPPED) == []
 
 
 def test_training_on_page_04_is_stopped_by_the_button_and_goes_on(lab, open_page):
