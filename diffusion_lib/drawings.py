@@ -5,10 +5,12 @@ page.
 """
 
 from itertools import pairwise
+from textwrap import wrap
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
+from diffusion_lib.course import PAGES, Page
 from diffusion_lib.plots import Picture
 
 BLUE, ORANGE, GREEN, GREY = "#dbe9f6", "#fde3c8", "#dcf0d8", "#eeeeee"  # fills
@@ -211,29 +213,28 @@ def run_files() -> Picture:
 def course_map() -> Picture:
     """The pages: the main road in two rows, and the side pages between them."""
     axes = _sheet(10.8, 4.2)
-    main = {"00": "start\nhere", "01": "forward\nprocess", "02": "schedules", "03": "U-Net"}
-    main |= {"04": "training", "05": "sampling", "06": "is it any\ngood?"}
-    more = {
-        "07": "labels,\nguidance",
-        "08": "full\nruns",
-        "09": "score,\nSDE, ODE",
-        "10": "flow\nmatching",
-    }
-    sides = {"02": "ends of a\nschedule", "04": "where the\nloss comes\nfrom"}
-    sides |= {"05": "editing\nimages", "06": "ablations"}
-    for y, row in ((3.55, main), (0.55, more)):
-        for i, (number, name) in enumerate(row.items()):
+    road = [page for page in PAGES if not page.is_side_page]
+    sides = {page.number[:2]: page for page in PAGES if page.is_side_page}
+    upper, lower = road[:7], road[7:]
+    for y, row in ((3.55, upper), (0.55, lower)):
+        for i, page in enumerate(row):
             x = 0.72 + 1.5 * i
-            _box(axes, (x, y), f"{number}\n{name}", 1.08, 0.85, GREEN if number == "00" else BLUE)
+            fill = GREEN if page is PAGES[0] else BLUE
+            _box(axes, (x, y), _named(page), 1.16, 0.85, fill)
             if i:
-                _arrow(axes, (x - 1.5 + 0.54, y), (x - 0.54, y))
-            if number in sides:
-                _box(axes, (x, 2.1), f"{number}b\n{sides[number]}", 1.08, 0.95, GREY)
+                _arrow(axes, (x - 1.5 + 0.58, y), (x - 0.58, y))
+            if side := sides.get(page.number):
+                _box(axes, (x, 2.1), _named(side), 1.16, 0.95, GREY)
                 _arrow(axes, (x, 3.125), (x, 2.575), dashed=True, color=SOFT)
-    _path(axes, [(10.26, 3.55), (10.6, 3.55), (10.6, 1.3), (0.72, 1.3), (0.72, 0.975)])
-    _words(axes, (0.2, 2.2), "below: side pages,", align="left", size=9, color=SOFT)
+    _path(axes, [(10.3, 3.55), (10.6, 3.55), (10.6, 1.3), (0.72, 1.3), (0.72, 0.975)])
+    _words(axes, (0.2, 2.2), "grey: side pages,", align="left", size=9, color=SOFT)
     _words(axes, (0.2, 2.0), "not needed to go on", align="left", size=9, color=SOFT)
     return axes.figure
+
+
+def _named(page: Page) -> str:
+    """Number and title of a page, for a box."""
+    return "\n".join([page.number, *wrap(page.title, 12)])
 
 
 def _sheet(width: float, height: float) -> Axes:

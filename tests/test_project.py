@@ -25,7 +25,16 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # it in this list. A folder of WHOLE counts as one module.
 WHOLE = ("exercises", "benchmark")
 LAYERS = [
-    ["errors", "locks", "distributed", "images", "images.pixels", "networks.layers", "reports"],
+    [
+        "course",
+        "errors",
+        "locks",
+        "distributed",
+        "images",
+        "images.pixels",
+        "networks.layers",
+        "reports",
+    ],
     ["config", "schedules", "networks.unet", "networks.original"],
     ["files", "cli", "spacing", "networks", "networks.classifier", "batches", "neighbors", "views"],
     ["images.account", "images.formats", "images.values"],

@@ -272,27 +272,28 @@ drawings.course_map()
 # %% [markdown]
 # *The main road goes from left to right, in two rows. A side page goes deeper into the page above it.*
 #
-# | page | you will | two CPU cores |
+# | page | you will | runs in |
 # |---|---|---|
-# | **00 start here** | draw portraits with a model that comes with the course | 15 s |
-# | **01 forward process** | add noise to images, jump to any timestep, undo a step | 10 s |
-# | **02 schedules** | choose how fast the noise grows, and play with it in the explorer | 15 s |
-# | 02b ends of a schedule | see what the first and the last timestep do | 10 s |
-# | **03 U-Net** | build the network, and find its bugs | 40 s |
-# | **04 training** | write the loss and the loop, train on portraits, tell a healthy run from a sick one | 4 min |
-# | 04b where the loss comes from | derive the loss from the likelihood | 12 s |
-# | **05 sampling** | build DDPM and DDIM | 45 s |
-# | 05b editing images | draw from a sketch, fill in what is missing | 30 s |
-# | **06 is it any good?** | measure samples, and catch a model that copies | 30 s |
-# | 06b ablations | compare samplers, and take choices back one by one | 25 s |
-# | **07 labels and guidance** | say what to draw, with a classifier and without one | 2 min |
-# | **08 full runs** | lose the machine and resume; know the cost of a run | 1 min 30 s |
-# | **09 score, SDE, ODE** | follow the arrows of a score in four ways, measure the order of solvers | 40 s |
-# | **10 flow matching** | train on straight lines, straighten the trajectories, sample in one step | 1 min 40 s |
+# | **[00 Start here](00_start_here.ipynb)** | draw portraits with a bundled model, and look for copies among its training images | 15 s |
+# | **[01 The forward process](01_forward_process.ipynb)** | add noise to images, jump to any timestep, undo a step | 10 s |
+# | **[02 Noise schedules](02_schedules.ipynb)** | find the axis on which schedules compare, and play with them in the explorer | 15 s |
+# | [02b The ends of a schedule](02b_ends_of_a_schedule.ipynb) | see what the first and the last timestep do to samples, and fix the last | 10 s |
+# | **[03 The U-Net](03_unet.ipynb)** | build the network, and find mistakes by overfitting one batch | 40 s |
+# | **[04 Training](04_training.ipynb)** | write the loss and the loop, train on portraits, tell a healthy run from a sick one | 4 min |
+# | [04b Where the loss comes from](04b_where_the_loss_comes_from.ipynb) | derive the loss from the likelihood | 12 s |
+# | **[05 Sampling](05_sampling.ipynb)** | build DDPM and DDIM, and see when sampling noise is needed | 45 s |
+# | [05b Editing images](05b_editing_images.ipynb) | draw from a sketch, fill in what is missing | 30 s |
+# | **[06 Is it any good?](06_is_it_any_good.ipynb)** | build the distances that judge samples, and catch a model that copies | 30 s |
+# | [06b Ablations](06b_ablations.ipynb) | compare samplers, and take the recipe's choices back one by one | 25 s |
+# | **[07 Labels and guidance](07_labels_and_guidance.ipynb)** | say what to draw: guidance by a classifier, then without one, and what it costs | 2 min |
+# | **[08 Full runs](08_full_runs.ipynb)** | lose the machine and resume; know what a run costs; then AKOA, OASIS, CelebA or your own images on a GPU | 1 min 30 s |
+# | **[09 Score, SDE and ODE](09_score_sde_ode.ipynb)** | see the landscape behind the arrows, walk it with and without noise, measure the order of solvers | 40 s |
+# | **[10 Flow matching](10_flow_matching.ipynb)** | train on straight lines, straighten the trajectories, sample in one step | 1 min 40 s |
 #
-# Times are of `python notebooks/build.py run` on two CPU cores. A page builds a thing in a few lines,
-# looks at it, and then meets the same thing in the package `diffusion_lib`, whose files read like the
-# papers. [The glossary](glossary.md) names each term, its symbol, and the page that explains it. Then
+# Times are of the cells alone, on two CPU cores. Pages with a letter are side pages.
+#
+# A page builds a thing in a few lines, looks at it, and then meets the same thing in the package
+# `diffusion_lib`, whose files read like the papers. [The glossary](glossary.md) names each term, its symbol, and the page that explains it. Then
 # train on images of your own: the README says how.
 #
 # ## Exercises
