@@ -12,7 +12,7 @@ LINT = $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
 .PHONY: help lab test check test-gpu demo notebooks weights address site clean
 
 help:
-	@echo "make lab        open the course in JupyterLab"
+	@echo "make lab        open the course in JupyterLab, in copies that are yours to change (work/)"
 	@echo "make test       run every test and every notebook"
 	@echo "make check      the linter and the quick tests, in two minutes"
 	@echo "make test-gpu   on a machine with a GPU of NVIDIA: the tests that need one, and every page there"
@@ -23,8 +23,14 @@ help:
 	@echo "make site       the course as web pages, in build/site/html"
 	@echo "make clean      remove .venv and caches; pictures and models stay"
 
+# In copies of the pages, so that saving one changes nothing that git knows.
 lab: $(READY)
-	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
+	@$(BIN)/python notebooks/build.py copy
+	@mkdir -p .venv/share/jupyter/lab/settings
+	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' \
+	    > .venv/share/jupyter/lab/settings/overrides.json
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) \
+	    --LabApp.default_url=/lab/tree/work/00_start_here.ipynb
 
 # Two files at a time, in the order of their names; a page is one file, whose cells share a kernel.
 # Each has one thread: with more, they would wait for each other.
@@ -46,8 +52,10 @@ demo: $(READY)
 	    --image_size 16 --width 24 --blocks 1 --patch 1 --beta_schedule cosine --shift 0.5 \
 	    --batch_size 16 --lr 4e-3 --epochs 8 --minutes 2.3 --disable_images
 	$(BIN)/python -m diffusion_lib.predict out/demo/demo.pth --output out/demo --name demo \
-	    --num_images 64 --seed 0 --sampler dpm_solver_sde --grid --strip
-	@echo "Look at out/demo/demo_grid.png. Next: make lab, or the same with images of your own (README)."
+	    --num_images 64 --seed 0 --sampler dpm_solver_sde --scale 8 --grid --strip --gif
+	@echo "Open out/demo/demo_grid.png, and out/demo/demo.gif, how they emerged from noise."
+	@echo "Next: make lab. Or with a folder of your own:"
+	@echo "    $(BIN)/simple-diffusion train mine path/to/images --image_size 32 --width 32 --minutes 9"
 
 notebooks: $(READY)
 	$(BIN)/python notebooks/build.py run

@@ -1,12 +1,15 @@
-"""Makes the notebooks from their scripts: python notebooks/build.py run|address [NN ...]  (NN: 00, 02b, ...)
+"""Makes the notebooks from their scripts: python notebooks/build.py run|address|map|copy [NN ...]  (NN: 00, 02b, ...)
 
 The scripts in `notebooks/scripts/` are the source of every input; `notebooks/*.ipynb` hold the same
 inputs with their outputs. `run` makes the notebooks again, executed, with nothing in them that
 differs from one run to the next. `address` stamps the repository's address, which pyproject.toml
 knows, into the badge and the set-up cell of every script and notebook, and into the README and
-CITATION.cff.
+CITATION.cff. `map` writes the table of the pages into page 00 (to be run then) and the README. `copy` puts copies of the pages into `work/`, which git ignores: there learners change
+and save what they like.
 """
 
+import hashlib
+import json
 import re
 import sys
 import time
@@ -17,8 +20,17 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from diffusion_lib.course import PAGES
+
 NOTEBOOKS = Path(__file__).parent
 SCRIPTS = NOTEBOOKS / "scripts"
+COPIES = NOTEBOOKS.parent / "work"
+# Where the table of the pages stands: a file, the folder of the pages seen from there, and what
+# comes before each line.
+MAPS = (
+    (NOTEBOOKS.parent / "README.md", "notebooks/", ""),
+    (SCRIPTS / "00_start_here.py", "", "# "),
+)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 METADATA = {
     "jupytext": {"formats": "ipynb,scripts//py:percent"},
@@ -48,10 +60,74 @@ def run(script: Path) -> NotebookNode:
     ).execute()
     notebook.metadata = nbformat.from_dict(METADATA)  # the kernel adds its version
     for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = joined(cell.outputs)
         for output in cell.get("outputs", []):
             if WIDGET in output.get("data", {}):  # it is nothing without its kernel
                 output.data = {"text/plain": "(A widget: run this cell, and it appears.)"}
     return notebook
+
+
+def joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Text that a cell printed, in one piece: a slow machine delivers it in several."""
+    whole: list[NotebookNode] = []
+    for output in outputs:
+        if whole and output.get("name") and output.get("name") == whole[-1].get("name"):
+            whole[-1].text += output.text
+        else:
+            whole.append(output)
+    return whole
+
+
+def copy(target: Path = COPIES) -> list[str]:
+    """Copy all pages, but leave those that a learner has changed.
+
+    Returns:
+        The names of these, where the page has become newer too.
+    """
+    target.mkdir(exist_ok=True)
+    record, behind = target / ".originals.json", []
+    copied = json.loads(record.read_text()) if record.exists() else {}
+    for source in (*sorted(NOTEBOOKS.glob("*.ipynb")), NOTEBOOKS / "glossary.md"):
+        text, mine = source.read_text(), target / source.name
+        if source.suffix == ".ipynb":  # without its script, which would be saved with it
+            notebook = nbformat.reads(text, as_version=4)
+            notebook.metadata.pop("jupytext")
+            text = nbformat.writes(notebook)
+        if not mine.exists() or digest(mine.read_text()) == copied.get(source.name):
+            mine.write_text(text)
+            copied[source.name] = digest(text)
+        elif copied.get(source.name) != digest(text):
+            behind.append(source.name)
+    record.write_text(json.dumps(copied))
+    return behind
+
+
+def contents(folder: str = "") -> str:
+    """The table of all pages, with links into a folder; those of the main road are bold."""
+    lines = ["| page | you will | runs in |", "|---|---|---|"]
+    for page in PAGES:
+        link = f"[{page.number} {page.title}]({folder}{page.file}.ipynb)"
+        link = link if page.is_side_page else f"**{link}**"
+        lines.append(f"| {link} | {page.you_will} | {page.runs_in} |")
+    return "\n".join(lines) + "\n"
+
+
+def with_contents(text: str, folder: str = "", comment: str = "") -> str:
+    """A text with the table of all pages, as it is now, in place of an earlier one.
+
+    comment: what stands before each line.
+    """
+    table = "".join(f"{comment}{line}\n" for line in contents(folder).splitlines())
+    first, mark = table.splitlines()[0], re.escape(comment)
+    return re.sub(
+        rf"^{re.escape(first)}\n({mark}\|.*\n)+", lambda _: table, text, flags=re.MULTILINE
+    )
+
+
+def digest(text: str) -> str:
+    """A short name for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def address() -> str:
@@ -82,6 +158,15 @@ def main() -> None:
             started = time.monotonic()
             nbformat.write(run(script), NOTEBOOKS / f"{script.stem}.ipynb")
             print(f"{script.stem}: {time.monotonic() - started:.0f} s", flush=True)
+    elif task == "map":
+        for file, folder, comment in MAPS:
+            file.write_text(with_contents(file.read_text(), folder, comment))
+    elif task == "copy":
+        if behind := copy():
+            print(
+                f"kept in {COPIES.name}/ as you have changed it: {', '.join(behind)}; the course "
+                "has a newer one, which you get by renaming yours"
+            )
     elif task == "address":
         others = [NOTEBOOKS.parent / name for name in ("README.md", "CITATION.cff")]
         for file in (*scripts, *NOTEBOOKS.glob("*.ipynb"), *others):

