@@ -1,5 +1,6 @@
 """What the README tells a reader to type works: its Python is run, its commands are understood."""
 
+import ast
 import re
 import shlex
 import subprocess
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README, RECIPES = ((ROOT / name).read_text() for name in ("README.md", "RECIPES.md"))
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-SHELL = "".join(re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+SHELL = "".join(re.findall(r"^```sh\n(.*?)^```", README + RECIPES, re.MULTILINE | re.DOTALL))
 COMMANDS = [
     line
     for line in SHELL.replace("\\\n", " ").splitlines()
@@ -46,3 +48,18 @@ def test_the_commands_of_the_readme_are_understood(line):
 def test_the_first_run_on_ones_own_images_ends_in_ten_minutes():
     first = next(line for line in COMMANDS if "diffusion_lib.train" in line)
     assert float(re.search(r"--minutes (\S+)", first)[1]) < 10
+
+
+@pytest.mark.parametrize("code", re.findall(r"^```python\n(.*?)^```", RECIPES, re.M | re.S))
+def test_recipes_use_what_exists(code):
+    """They need packages that the course does not, so they are read, and what they import of ours
+    is imported.
+    """
+    own = [
+        node
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("diffusion_lib")
+    ]
+    for node in own:
+        module = import_module(node.module)
+        assert all(hasattr(module, alias.name) for alias in node.names)

@@ -95,13 +95,14 @@ def write_source() -> None:
     (SOURCE / "reference").mkdir(parents=True)
     shutil.copytree(ROOT / "data/pictures", SOURCE / "data/pictures")
     texts = readme_parts()
-    for name in ("notebooks/glossary.md", "data/README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+    others = ("notebooks/glossary.md", "data/README.md")
+    for name in (*others, "RECIPES.md", "CONTRIBUTING.md", "CHANGELOG.md"):
         texts[name.removesuffix(".md")] = (ROOT / name).read_text()
     texts |= {f"reference/{module}": reference(module) for module in modules()}
     notebooks = {f"notebooks/{path.stem}": path for path in (ROOT / "notebooks").glob("*.ipynb")}
     tree = {
         "The course": [*sorted(notebooks), "notebooks/glossary"],
-        "Use it": ["own_images", "data/README", "measured"],
+        "Use it": ["own_images", "data/README", "RECIPES", "measured"],
         "The package": ["package"],
         "The project": ["CONTRIBUTING", "CHANGELOG"],
     }
