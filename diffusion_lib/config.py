@@ -265,15 +265,19 @@ class PredictConfig(Config):
 class EvaluateConfig(Config):
     """How to measure a trained model."""
 
-    num_images: int = option(1000, "number of samples", "-i", at_least=4)
+    num_images: int = option(1000, "number of samples", "-i", at_least=4, group="samples")
     guidance: float = option(
         1.0, "of a model with labels, which are those of the images in PATH", at_least=0
     )
     sampler: str = option("dpm_solver", "how to get from noise to images", choices=SAMPLERS)
     steps: int | None = option(None, STEPS, at_least=1)
     seed: int = option(0, "random seed", at_least=0, below=2**32)
-    batch_size: int = option(64, "images at a time", "-b", at_least=1, below=2**20)
-    fit: str = option("crop", "as in training: crop or squash", choices=FITS)
-    features: str = option("efficientnet", "network whose features are compared", choices=FEATURES)
+
+    batch_size: int = option(64, "images at a time", "-b", at_least=1, below=2**20, group="speed")
     device: str = option("auto", DEVICE)
     precision: str = option("auto", PRECISION, choices=PRECISIONS)
+
+    features: str = option(
+        "efficientnet", "network whose features are compared", choices=FEATURES, group="comparison"
+    )
+    fit: str = option("crop", "as in training: crop or squash", choices=FITS)

@@ -44,11 +44,11 @@ def build_parser() -> Parser:
         "PATH",
         help=f"the images it was trained on: a folder, a .zip, or a bundled set: {BUNDLED_NAMES}",
     )
-    parser.add_options(EvaluateConfig)
-    parser.add_argument(
+    comparison = parser.add_options(EvaluateConfig)
+    comparison.add_argument(
         "--held_out", default=None, metavar="PATH", help="similar images that it was not trained on"
     )
-    parser.add_argument(
+    comparison.add_argument(
         "-o", "--output", default=None, metavar="FILE", help="also save all numbers as .json"
     )
     return parser

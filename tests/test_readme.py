@@ -14,9 +14,10 @@ ROOT = Path(__file__).parent.parent
 README, RECIPES = ((ROOT / name).read_text() for name in ("README.md", "RECIPES.md"))
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 SHELL = "".join(re.findall(r"^```sh\n(.*?)^```", README + RECIPES, re.MULTILINE | re.DOTALL))
+MAKEFILE = (ROOT / "Makefile").read_text()
 COMMANDS = [
     line
-    for line in SHELL.replace("\\\n", " ").splitlines()
+    for line in (SHELL + MAKEFILE).replace("\\\n", " ").splitlines()
     if re.search(r"diffusion_lib\.(train|predict|evaluate)\b", line)
 ]
 
@@ -43,6 +44,15 @@ def test_the_commands_of_the_readme_are_understood(line):
     module, arguments = re.search(r"-m (diffusion_lib\.\w+) (.*)", line).groups()
     parser = import_module(module).build_parser()
     parser.parse_args(shlex.split(arguments, comments=True))
+
+
+def test_the_demo_ends_with_a_picture_to_open_and_a_next_step():
+    demo = re.search(r"^demo:.*?\n\n", MAKEFILE, re.MULTILINE | re.DOTALL)[0]
+    assert "--output out/demo --name demo" in demo and "--grid" in demo and "--gif" in demo
+    said = re.findall(r'@echo "(.*)"', demo)
+    assert "out/demo/demo_grid.png" in said[0] and "out/demo/demo.gif" in said[0]
+    own = re.search(r"simple-diffusion train (.*)", said[-1])[1]
+    import_module("diffusion_lib.train").build_parser().parse_args(shlex.split(own))
 
 
 def test_the_first_run_on_ones_own_images_ends_in_ten_minutes():
