@@ -168,3 +168,20 @@ def test_ddim_from_the_middle_is_the_rest_of_ddim():
     whole = list(ddim(diffusion, x, steps=200))
     rest = list(ddim(StartingAt(diffusion, 99), whole[99].x, steps=100))
     assert torch.allclose(whole[-1].x, rest[-1].x, atol=1e-6)
+
+
+def test_an_image_is_drawn_anew_as_another_label():
+    torch.manual_seed(0)
+    network = UNet.for_images(8, 1, 8, classes=(3,))
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.1 * torch.randn(weight.shape))
+    labeled = GaussianDiffusion(network, NoiseSchedule("cosine", 100), classes={"n": list("abc")})
+    mask = torch.zeros(1, 8, 8)
+    for edit in (Edit(torch.zeros(1, 8, 8), 0.9), Edit(torch.zeros(1, 8, 8), 1.0, mask)):
+        drawn = [
+            sample(labeled, 2, steps=3, labels=name, edit=edit, guidance=scale)
+            for name, scale in (("a", 0), ("c", 0), ("a", 3), ("c", 3))
+        ]
+        assert torch.equal(drawn[0], drawn[1])  # scale 0 leaves labels out
+        assert not torch.equal(drawn[2], drawn[3])
