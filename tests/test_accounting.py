@@ -156,7 +156,8 @@ def test_linked_files_are_images_once(images, tmp_path):
     noise_image(7).save(tmp_path / "outside.png")
     (images / "b.png").symlink_to(tmp_path / "outside.png")
     (images / "c.png").symlink_to(images / "0000.png")
-    line = "7 images from 7 files; left out: 1 link to what is read already (c.png)"
+    (images / "d.png").symlink_to(tmp_path / "outside.png")
+    line = "7 images from 7 files; left out: 2 links to what is read already (c.png, d.png)"
     assert summary(images) == line
 
 

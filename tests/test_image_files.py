@@ -289,6 +289,13 @@ def test_tilde_is_the_home_folder(images, monkeypatch):
     assert find_files("~/images").names == find_files(images).names
 
 
+@pytest.mark.parametrize("path", ["a" * 5000, "~nobody_of_this_name/images"])
+def test_a_path_that_cannot_be_is_an_input_error(path):
+    with pytest.raises(InputError) as error:
+        find_files(path)
+    assert "\n" not in str(error.value)
+
+
 def test_missing_path_is_answered_with_the_bundled_sets():
     with pytest.raises(InputError) as error:
         find_files("no/such/folder")

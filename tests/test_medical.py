@@ -252,6 +252,8 @@ def test_pixels_that_are_not_square_are_made_so(header):
         dict(PhotometricInterpretation=None),
         dict(PixelSpacing=None),
         dict(PixelSpacing=[0, 0]),
+        dict(PixelSpacing=[1e-6, 10]),
+        dict(RescaleSlope=0, RescaleIntercept=0),
         dict(BitsStored=None),
     ],
     ids=str,
@@ -261,6 +263,22 @@ def test_empty_entries_do_no_harm(header):
         warnings.simplefilter("ignore")
         (pixels,) = pixels_of("a.dcm", as_file(changed(dicom(RAMP), **header)))
     assert np.abs(pixels[0] - np.arange(8) * 255 / 7).max() <= 5
+
+
+@pytest.mark.parametrize("width, center", [("abcd", "400"), ("nan", "400"), ("800", "inf")])
+def test_a_window_that_is_no_number_does_no_harm(width, center):
+    content = dicom(RAMP, WindowWidth="7777", WindowCenter="6666")
+    content = content.replace(b"7777", width.ljust(4).encode())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (pixels,) = pixels_of("a.dcm", content.replace(b"6666", center.ljust(4).encode()))
+    assert np.abs(pixels[0] - np.arange(8) * 255 / 7).max() <= 5
+
+
+def test_pixels_that_are_declared_take_no_memory(knees):
+    huge = changed(knee(0), Rows=65535, Columns=65535)
+    (knees / "x.dcm").write_bytes(as_file(huge))
+    assert "1 damaged (x.dcm: more than 2 billion pixels)" in load_with_warnings(knees)[1][0]
 
 
 def test_a_missing_entry_is_named(knees):
@@ -378,6 +396,8 @@ def test_empty_slices_of_a_volume_are_left_out():
 def test_voxels_that_are_not_cubes_give_square_pixels():
     pixels = slices(nibabel.Nifti1Image(head(), np.diag([2, 0.5, 3, 1])))
     assert pixels.shape[1:] == (20, 64)
+    absurd = slices(nibabel.Nifti1Image(head(), np.diag([1e-6, 1, 1, 1])))
+    assert absurd.shape[1:] == (20, 16)
 
 
 def test_not_a_number_does_no_harm():
@@ -522,6 +542,26 @@ def test_broken_volumes_are_named(tmp_path):
     pixels, messages = load_with_warnings(tmp_path / "set")
     assert len(pixels) == 12 and len(messages) == 1 and "4 damaged (" in messages[0]
     assert "alone.hdr: No such file" in messages[0]
+
+
+@pytest.mark.parametrize("size", [2000, 32767])
+def test_voxels_that_are_declared_take_no_memory(tmp_path, images, size):
+    save_as(".nii", tmp_path / "set")
+    content = bytearray((tmp_path / "set" / "a.nii").read_bytes())
+    content[42:48] = np.array([size] * 3, "<i2").tobytes()
+    (images / "a.nii").write_bytes(content)
+    assert "a.nii: its voxels are cut off: " in load_with_warnings(images)[1][0]
+
+
+def test_a_volume_is_unpacked_whatever_its_name_is(tmp_path):
+    for name in (".nii", ".nii.gz"):
+        save_as(name, tmp_path / name)
+    plain, packed = tmp_path / ".nii" / "a.nii", tmp_path / ".nii.gz" / "a.nii.gz"
+    expected, _ = load_with_warnings(tmp_path / ".nii")
+    plain.rename(plain.with_suffix(".nii.gz"))
+    packed.rename(packed.with_suffix(""))
+    for folder in (".nii", ".nii.gz"):
+        assert np.array_equal(load_with_warnings(tmp_path / folder)[0], expected)
 
 
 def test_a_volume_that_swells_is_not_unpacked_whole(tmp_path, images, monkeypatch):

@@ -29,8 +29,8 @@ def load(folder: Path, size: int = 8, **settings) -> tuple[np.ndarray, str]:
     return found.pixels.numpy().astype(int), found.summary
 
 
-def png(values: np.ndarray, more: bytes = b"") -> bytes:
-    """A PNG of 16 bits: (H, W), or (H, W, 2 to 4). more: chunks before the pixels."""
+def png(values: np.ndarray, more: bytes = b"", profile: bytes = b"") -> bytes:
+    """A PNG of 16 bits: (H, W), or (H, W, 2 to 4). more: what is transparent."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         check = struct.pack(">I", zlib.crc32(kind + data))
@@ -41,6 +41,7 @@ def png(values: np.ndarray, more: bytes = b"") -> bytes:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))
     rows = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in values))
     extra = chunk(b"tRNS", more) if more else b""
+    extra += chunk(b"iCCP", b"x\0\0" + zlib.compress(profile)) if profile else b""
     return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
@@ -144,6 +145,27 @@ def test_colours_of_12_bits_in_16_are_not_black(tmp_path):
     assert np.abs(pixels - np.moveaxis(values, 2, 0) / 4095 * 255).max() <= 1
 
 
+@pytest.mark.parametrize("kind", ["png", "tif"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colours_of_12_bits_with_a_profile_are_not_black(tmp_path, kind, channels):
+    values = np.zeros((8, 8, channels), np.uint16)
+    values[..., 0], values[..., 3:] = RAMP * 4095, 65535  # a red ramp
+    profiles = {"a": srgb_profile(), "b": swapped_profile(), "c": b"damaged"}
+    extra = dict(extrasamples=["unassalpha"]) if channels == 4 else {}
+    for name, profile in profiles.items():
+        content = (
+            png(values, profile=profile)
+            if kind == "png"
+            else tiff(values, photometric="rgb", iccprofile=profile, **extra)
+        )
+        (tmp_path / name).write_bytes(content)
+    pixels, _ = load(tmp_path)
+    for image, channel in zip(pixels, (0, 1, 0), strict=True):
+        expected = np.zeros((3, 8, 8))
+        expected[channel] = RAMP * 255
+        assert np.abs(image - expected).max() <= 6
+
+
 def test_a_transparent_grey_or_colour_of_16_bits_is_white(tmp_path):
     grey = np.full((8, 8), 40000, np.uint16)
     grey[:, :4] = 1000
@@ -190,6 +212,42 @@ def test_where_0_is_white_it_is_white(tmp_path, kind, order):
 def test_negative_numbers_have_the_scale_of_the_set(tmp_path):
     (tmp_path / "a.tif").write_bytes(tiff((RAMP * 2000 - 1000).astype(np.int16)))
     assert np.abs(load(tmp_path)[0][0, 0] - RAMP * 255).max() <= 1
+
+
+def test_negative_numbers_of_8_bits_are_no_large_ones(tmp_path):
+    (tmp_path / "a.tif").write_bytes(tiff((RAMP * 200 - 100).round().astype(np.int8)))
+    assert np.abs(load(tmp_path)[0][0, 0] - RAMP * 255).max() <= 1
+
+
+def test_opacity_is_no_picture(tmp_path):
+    values = np.stack([RAMP * 65535, np.full((8, 8), 65535)], axis=2).astype(np.uint16)
+    content = tiff(values, photometric="minisblack", extrasamples=["unassalpha"])
+    (tmp_path / "a.tif").write_bytes(content)
+    pixels, _ = load(tmp_path)
+    assert len(pixels) == 1 and np.abs(pixels[0, 0] - RAMP * 255).max() <= 1
+
+
+@pytest.mark.parametrize("kind, top", [(np.uint8, 255), (np.uint16, 65535)])
+def test_no_data_in_colours_is_black(tmp_path, kind, top):
+    values = np.full((8, 8, 3), top, kind)
+    values[:, 4:] = (100, 200, top)
+    gone = (42113, "s", 0, str(top), True)
+    content = tiff(values, photometric="rgb", extratags=[gone])
+    (tmp_path / "a.tif").write_bytes(content)
+    pixels, _ = load(tmp_path)
+    assert (pixels[0, :, :, :4] == 0).all() and (pixels[0, 2, :, 4:] == 255).all()
+
+
+def test_pixels_that_are_declared_take_no_memory(tmp_path):
+    content = bytearray(tiff(np.zeros((8, 8), np.float64)))
+    pages = int.from_bytes(content[4:8], "little")
+    for number in range(int.from_bytes(content[pages : pages + 2], "little")):
+        entry = pages + 2 + 12 * number
+        if int.from_bytes(content[entry : entry + 2], "little") in (256, 257):
+            content[entry + 2 : entry + 12] = struct.pack("<HII", 4, 1, 100_000)
+    (tmp_path / "a.tif").write_bytes(content)
+    noise_image(0).save(tmp_path / "b.png")
+    assert "a.tif: more than 2 billion pixels" in load(tmp_path)[1]
 
 
 @pytest.mark.parametrize("missing", [-9999, -3.4028234663852886e38, np.nan, np.inf, 1e38])
@@ -256,6 +314,10 @@ def test_a_rotated_page_comes_out_upright():
 # Colours
 
 
+def srgb_profile() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
 def swapped_profile() -> bytes:
     """A profile in which red and green have changed places."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
@@ -294,8 +356,7 @@ def test_a_profile_is_followed_with_palettes_and_opacity(mode):
 
 
 def test_the_profile_of_srgb_changes_no_bit():
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    content = saved(noise_image(0), "PNG", icc_profile=profile)
+    content = saved(noise_image(0), "PNG", icc_profile=srgb_profile())
     assert np.array_equal(read_square(content, 8, "crop"), np.asarray(noise_image(0)))
 
 
@@ -328,6 +389,16 @@ def test_a_damaged_exif_block_does_no_harm():
     for format in ("PNG", "JPEG", "WEBP"):
         content = saved(Image.new("RGB", (8, 8), RED), format, exif=b"Exif\0\0this is none")
         assert np.abs(read_square(content, 8, "crop")[4, 4].astype(int) - RED).max() <= 3
+
+
+def test_a_damaged_note_in_a_png_does_no_harm():
+    note = PngImagePlugin.PngInfo()
+    note.add_text("title", "a ramp")
+    content = saved(noise_image(0), "PNG", pnginfo=note)
+    damaged = content.replace(b"a ramp", b"a rump")
+    assert np.array_equal(read_square(damaged, 8, "crop"), noise_image(0))
+    with pytest.raises(ValueError, match="header is damaged"):
+        read_square(content[:19] + b"\x09" + content[20:], 8, "crop")
 
 
 def test_a_long_text_does_no_harm():

@@ -35,7 +35,7 @@ from diffusion_lib.images.store import open_set, write_set
 from diffusion_lib.images.values import in_grey
 from diffusion_lib.locks import locked
 
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 
 
 class ImageSet(NamedTuple):

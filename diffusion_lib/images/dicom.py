@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import math
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from diffusion_lib.images.account import LeftOut, leave_out
-from diffusion_lib.images.values import PERCENTILES, as_bytes
+from diffusion_lib.images.values import PERCENTILES, as_bytes, plausible
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 # Parts of a header in which a file of many frames says what holds for each of them.
 GROUPS = ("FrameVOILUTSequence", "PixelValueTransformationSequence", "PixelMeasuresSequence")
+LARGEST = 2**31  # numbers that the pixels of a file may be
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
 
 
@@ -36,6 +39,9 @@ def read_dicom(name: str, content: bytes, left_out: LeftOut) -> list[Image.Image
             raise ValueError("the pixels are missing")
         leave_out(left_out, "no_pixels", name)
         return []
+    size = [header.get(word) or 1 for word in ("Rows", "Columns", "NumberOfFrames")]
+    if math.prod(map(int, size)) * header.SamplesPerPixel > LARGEST:
+        raise ValueError("more than 2 billion pixels")
     values = header.pixel_array  # (H, W) or (frames, H, W), for colour with 3 more at the end
     frames = values if int(header.get("NumberOfFrames") or 1) > 1 else values[None]
     headers = [frame_header(header, i) for i in range(len(frames))]
@@ -92,10 +98,10 @@ def frame_header(header: Dataset, frame: int) -> Dataset:
     inner = [items[0] for group in groups for key in GROUPS if (items := group.get(key))]
     for item in [header, *inner]:
         for word in words:
-            if word in item:
+            with suppress(KeyError, ValueError):  # not there, or no number where one should be
                 found[item[word].tag] = item[word]
-    for word in ("RescaleSlope", "RescaleIntercept"):  # both or none
-        if found.get("RescaleSlope") is None or found.get("RescaleIntercept") is None:
+    for word in ("RescaleSlope", "RescaleIntercept"):  # both or none, and no slope of 0
+        if not found.get("RescaleSlope") or found.get("RescaleIntercept") is None:
             found.pop(word, None)
     for word in ("ModalityLUTSequence", "VOILUTSequence"):
         if word in found and not found[word].value:
@@ -142,14 +148,14 @@ def show_grey(frames: np.ndarray, headers: list[Dataset]) -> list[np.ndarray]:
 
 def has_window(header: Dataset) -> bool:
     """Whether a header has a window that can be used; of several, pydicom takes the first."""
-    for word in ("WindowCenter", "WindowWidth"):
-        value = header.get(word)
-        if value is None or (not isinstance(value, (int, float)) and len(value) == 0):
-            return False
-    first = header.WindowWidth
-    first = float(first if isinstance(first, (int, float)) else first[0])
+    try:
+        center, width = (
+            float(np.ravel(header.get(word))[0]) for word in ("WindowCenter", "WindowWidth")
+        )
+    except (IndexError, TypeError, ValueError):  # missing, empty, or no number
+        return False
     exact = header.get("VOILUTFunction") in ("LINEAR_EXACT", "SIGMOID")
-    return first > 0 if exact else first >= 1
+    return math.isfinite(center) and (0 < width < math.inf if exact else 1 <= width < math.inf)
 
 
 def padding(values: np.ndarray, header: Dataset) -> np.ndarray:
@@ -165,7 +171,7 @@ def square_pixels(pixels: np.ndarray, header: Dataset) -> Image.Image:
     """A picture whose pixels are as wide as high, whatever those of the file are."""
     image = Image.fromarray(pixels)
     for spacing in (header.get(word) for word in SPACINGS):
-        if spacing is not None and len(spacing) == 2 and all(float(each) > 0 for each in spacing):
+        if spacing is not None and len(spacing) == 2 and plausible(*map(float, spacing)):
             down, across = (float(each) / min(map(float, spacing)) for each in spacing)
             size = round(image.width * across), round(image.height * down)
             return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)

@@ -1,6 +1,7 @@
 """Image files of every kind, and their content as pictures."""
 
 import io
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -18,6 +19,7 @@ from diffusion_lib.images.values import (
     deep_with_alpha,
     make_square,
     to_8_bit,
+    with_profile,
 )
 
 PNG_START, GREY, GREY_ALPHA, COLOUR_ALPHA = b"\x89PNG\r\n\x1a\n", 0, 4, 6
@@ -68,12 +70,29 @@ def read_pictures(
     try:
         image = Image.open(io.BytesIO(content), formats=readable_formats())
     except UnidentifiedImageError:
+        if content.startswith(PNG_START):
+            sound = without_damaged_notes(content)
+            if sound == content:
+                raise ValueError("its header is damaged") from None
+            yield from read_pictures(sound, image_size, name, left_out)
         return
     if image.format in ("GIF", "PNG", "WEBP", "AVIF") and getattr(image, "is_animated", False):
         leave_out(left_out, "frames", name, count=image.n_frames - 1)
     # A JPEG decodes faster at a fraction of its size; twice ours is enough for antialiasing.
     image.draft(None, (2 * image_size, 2 * image_size))
     yield read_image(image, content)
+
+
+def without_damaged_notes(content: bytes) -> bytes:
+    """A PNG without the chunks that a picture does not need and whose checksum is wrong."""
+    kept, at = [content[:8]], 8
+    while at < len(content):
+        end = at + 12 + int.from_bytes(content[at : at + 4], "big")
+        chunk, needed = content[at:end], content[at + 4 : at + 5].isupper()
+        if needed or zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big"):
+            kept.append(chunk)
+        at = end
+    return b"".join(kept)
 
 
 def begins_like_image(head: bytes) -> bool:
@@ -86,8 +105,9 @@ def begins_like_image(head: bytes) -> bool:
 def read_image(image: Image.Image, content: bytes) -> Image.Image | Deep:
     """A picture that Pillow has opened, upright."""
     bits, kind = (content[24], content[25]) if content.startswith(PNG_START) else (8, 0)
-    if bits == 16 and kind != GREY and not image.info.get("icc_profile"):
-        return read_deep_png(content, image.info.get("transparency"))
+    if bits == 16 and kind != GREY:
+        picture = read_deep_png(content, image.info.get("transparency"))
+        return with_profile(picture, image.info.get("icc_profile"))
     if image.format == "TGA" and image.mode == "RGBA" and not content[17] & 15:
         image = image.convert("RGB")  # the fourth byte is no opacity
     image.load()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from diffusion_lib.config import BUNDLED
 from diffusion_lib.errors import InputError, did_you_mean_path
-from diffusion_lib.files import bundled_file
+from diffusion_lib.files import bundled_file, first_line
 from diffusion_lib.images.account import LeftOut, leave_out
 from diffusion_lib.images.formats import UNOPENED, has_image_extension, kind_by_extension
 from diffusion_lib.images.medical import has_medical_extension
@@ -50,6 +50,7 @@ class FolderFiles:
             if place in self.places:
                 leave_out(self.left_out, "link", name)
                 del self.found[name]
+            self.places.add(place)
         sizes = {name: size for name, (size, *_) in sorted(self.found.items())}
         self.names = possible_images(sizes, self.left_out)
         self.fingerprint = [str(path.resolve()), sorted(self.found.items())]
@@ -114,7 +115,9 @@ class ZipFiles:
                 members = archive.infolist()
             status = path.stat()
         except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} cannot be read as a .zip file: {error}") from error
+            raise InputError(
+                f"{path} cannot be read as a .zip file ({error}): PATH is a folder or a .zip file"
+            ) from error
         for member in members:
             name = member.filename.replace("\\", "/")
             if name.endswith("/"):
@@ -150,10 +153,14 @@ def find_files(path: str | Path) -> FolderFiles | ZipFiles:
     """
     if str(path) == "":
         raise InputError("the path of the images is empty: use . for the current folder")
-    path = Path(path).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(path).expanduser()
+        folder, file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError) as error:  # a name that is too long, a user who is not there
+        raise InputError(f"the path of the images cannot be used: {first_line(error)}") from error
+    if folder:
         return FolderFiles(path)
-    if path.is_file():
+    if file:
         return ZipFiles(path)
     if str(path) in BUNDLED:
         return ZipFiles(bundled_file(f"{path}.zip"))

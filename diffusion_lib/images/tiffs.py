@@ -9,10 +9,17 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from diffusion_lib.images.account import LeftOut, leave_out
-from diffusion_lib.images.values import Deep, black_and_white, deep
+from diffusion_lib.images.values import (
+    Deep,
+    black_and_white,
+    deep,
+    deep_with_alpha,
+    with_profile,
+)
 
 SUBFILE, BITS, PHOTOMETRIC, SAMPLES, FORMAT = 254, 258, 262, 277, 339  # tags
 NO_DATA = 42113  # GDAL's: a number as text
+LARGEST = 2**31  # numbers that the pixels of a file may be
 PREVIEW, MASK = 1, 4  # bits of SUBFILE
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3  # of FORMAT
 
@@ -49,8 +56,14 @@ def read_page(page: Image.Image, content: bytes) -> Image.Image | Deep:
     """One page, as Pillow opened it."""
     tags = page.tag_v2
     bits, kind = (int(np.max(tags.get(tag, 1))) for tag in (BITS, FORMAT))
-    if bits == 16 and int(np.max(tags.get(SAMPLES, 1))) > 1 and not page.info.get("icc_profile"):
-        return deep_colour(page, content)  # Pillow would keep 8 bits
+    missing = no_data(tags.get(NO_DATA))
+    if bits == 16 and int(np.max(tags.get(SAMPLES, 1))) > 1:  # Pillow would keep 8 bits
+        return with_profile(deep_colour(page, content, missing), page.info.get("icc_profile"))
+    if bits == 8 and kind == SIGNED and page.mode == "L":
+        return deep(np.asarray(page).view(np.int8), missing)
+    if page.mode in ("L", "RGB") and missing is not None and tags.get(PHOTOMETRIC) != 0:
+        nothing = np.isnan(deep(np.asarray(page), missing).values[..., 0])
+        page.paste("black", mask=Image.fromarray(nothing))
     if page.mode != "F" and not page.mode.startswith("I"):
         return page.copy()
     values = np.asarray(page)
@@ -58,22 +71,26 @@ def read_page(page: Image.Image, content: bytes) -> Image.Image | Deep:
         values = values.view(np.uint32)
     if bits == 16 and kind == SIGNED:
         values = values.astype(np.uint16).view(np.int16)
-    missing = None
-    with suppress(ValueError):
-        missing = float(tags.get(NO_DATA, "").strip(" \0"))
     picture = deep(values, missing)
     return inverted(picture) if tags.get(PHOTOMETRIC) == 0 else picture
 
 
-def inverted(picture: Deep) -> Deep:
+def no_data(tag: str | None) -> float | None:
+    """The number that stands for no data, by GDAL's tag."""
+    with suppress(ValueError):
+        return float((tag or "").strip(" \0"))
+    return None
+
+
+def inverted(picture: Image.Image | Deep) -> Image.Image | Deep:
     """A picture in whose file 0 is white."""
-    if not picture.whole:
+    if not isinstance(picture, Deep) or not picture.whole:
         return picture
     top = black_and_white(0, np.nanmax(picture.values), whole=True)[1]
     return picture._replace(values=top - picture.values)
 
 
-def deep_colour(page: Image.Image, content: bytes) -> Image.Image | Deep:
+def deep_colour(page: Image.Image, content: bytes, missing: float | None) -> Image.Image | Deep:
     """A page of colours with 16 bits each, or as Pillow shows it where tifffile cannot read it."""
     number = page.tell()
     with suppress(ImportError, ValueError):
@@ -82,15 +99,17 @@ def deep_colour(page: Image.Image, content: bytes) -> Image.Image | Deep:
         values = tifffile.imread(io.BytesIO(content), key=number)
         if values.shape[0] in (3, 4) and values.shape[2] > 4:  # colours one after the other
             values = np.moveaxis(values, 0, 2)
+        if page.mode == "RGBA" and values.ndim == 3:
+            return deep_with_alpha(values[..., :4])
         if page.mode == "RGB" and values.ndim == 3:
-            return deep(values[..., :3])
+            return deep(values[..., :3], missing)
     image = page.copy()
     if max(high for _, high in image.convert("RGB").getextrema()) < 128:
         raise ValueError("16-bit colours: pip install tifffile imagecodecs")
     return image
 
 
-def read_scientific(content: bytes) -> Iterator[Deep]:
+def read_scientific(content: bytes) -> Iterator[Image.Image | Deep]:
     """The pictures in a TIFF of 64 bits, of many channels, or of ImageJ, which Pillow cannot read.
 
     Raises:
@@ -104,13 +123,21 @@ def read_scientific(content: bytes) -> Iterator[Deep]:
         if not file.series:
             raise ValueError("a TIFF without pages")
         tag = file.pages[0].tags.get(NO_DATA)
-        missing = float(tag.value) if tag else None
+        missing = no_data(tag and tag.value)
+        if sum(series.size for series in file.series) > LARGEST:
+            raise ValueError("more than 2 billion pixels")
         for series in file.series:
             values, white = series.asarray(), series.keyframe.photometric == 0
             samples = series.axes.find("S")
-            colour = samples >= 0 and series.shape[samples] in (3, 4)
+            many = series.shape[samples] if samples >= 0 else 1
+            opacity = many == 2 and series.keyframe.extrasamples[:1] in ((1,), (2,))
+            colour = many in (3, 4) or opacity
             if samples >= 0:  # other channels than colours become pictures
                 values = np.moveaxis(values, samples, -1 if colour else 0)
             for picture in values.reshape(-1, *values.shape[-3 if colour else -2 :]):
-                one = deep(picture[..., :3] if colour else picture, missing)
+                if opacity and picture.dtype == np.uint16:
+                    one = deep_with_alpha(picture)
+                else:
+                    kept = {2: 1, 4: 3}.get(many, many) if colour else 1
+                    one = deep(picture[..., :kept] if colour else picture, missing)
                 yield inverted(one) if white else one

@@ -1,5 +1,6 @@
 """Values of pixels, as they are stored in files of all kinds, and as 8-bit RGB."""
 
+from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
 from typing import NamedTuple
@@ -7,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
+LARGEST_RATIO = 100  # of the sides of a pixel
 LARGEST_FLOAT = 1e30  # larger ones stand for "no data"
 MISSING, WHITE = 0, 65535  # of the codes of a deep square
 # A few voxels are far brighter than the rest, such as those of a vessel: they must not set white.
@@ -109,6 +111,12 @@ def in_8_bit(picture: Deep) -> Image.Image:
     return Image.fromarray(np.repeat(pixels, 3 // pixels.shape[2], axis=2))
 
 
+def plausible(across: float, down: float) -> bool:
+    """Whether pixels can be so wide and high: the picture is scaled to make them square."""
+    small, large = sorted((across, down))
+    return 0 < small <= large <= LARGEST_RATIO * small < np.inf
+
+
 def deep(values: np.ndarray, missing: float | None = None) -> Deep:
     """Numbers of a file, shape (H, W) or (H, W, 3). missing: the one that stands for no data."""
     whole = values.dtype.kind in "iub"
@@ -118,7 +126,8 @@ def deep(values: np.ndarray, missing: float | None = None) -> Deep:
     if not whole:
         values[~(np.abs(values) < LARGEST_FLOAT)] = np.nan
     if missing is not None:
-        values[values == (np.float32(missing) if not whole else missing)] = np.nan
+        value = missing if whole else np.float32(missing)
+        values[(values == value).all(axis=2)] = np.nan
     return Deep(values, whole)
 
 
@@ -184,6 +193,17 @@ def in_srgb_of(image: Image.Image, profile: bytes) -> Image.Image:
         image = image.convert("RGBA")
     transform = converter(profile, image.mode, "RGBA" if image.mode == "RGBA" else "RGB")
     return transform.apply(image) if transform else image
+
+
+def with_profile(picture: Image.Image | Deep, profile: bytes | None) -> Image.Image | Deep:
+    """A picture and the profile of its colours. Of more than 8 bits only sRGB can be kept: with
+    another profile, a picture is scaled by itself.
+    """
+    with suppress(ImageCms.PyCMSError, OSError, ValueError):  # damaged
+        if profile and converter(profile, "RGB", "RGB"):
+            picture = in_8_bit(picture) if isinstance(picture, Deep) else picture
+            picture.info["icc_profile"] = profile
+    return picture
 
 
 @lru_cache(64)

@@ -2,13 +2,14 @@
 
 import gzip
 import io
+import math
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
 from diffusion_lib.images.account import LeftOut, leave_out
-from diffusion_lib.images.values import PERCENTILES, as_bytes
+from diffusion_lib.images.values import PERCENTILES, as_bytes, plausible
 
 # Of a volume, the slices of the central half: the outer ones show the neck, the crown, or air.
 CENTER = 0.5
@@ -52,7 +53,7 @@ def read_volume(
         leave_out(left_out, "outer", name, count=2 * margin)
     pixels = pixels[::-1, ::-1, margin : pixels.shape[2] - margin]
     slices = np.ascontiguousarray(pixels.transpose(2, 1, 0, 3))  # (n, H, W, 1 or 3)
-    across, down = (zoom if 0 < zoom < np.inf else 1.0 for zoom in zooms[:2])
+    across, down = zooms[:2] if plausible(*zooms[:2]) else (1.0, 1.0)
     scale = 1 / min(across, down)
     size = round(slices.shape[2] * across * scale), round(slices.shape[1] * down * scale)
     images = [Image.fromarray(each.squeeze(2) if each.shape[2] == 1 else each) for each in slices]
@@ -93,7 +94,7 @@ def open_volume(name: str, content: bytes, read: Callable[[str], bytes]):
     from nibabel import AnalyzeImage, Nifti1Image, Nifti1Pair, Nifti2Image, Nifti2Pair
     from nibabel.fileholders import FileHolder
 
-    if name.lower().endswith(".gz"):
+    if content.startswith(b"\x1f\x8b"):  # whatever its name is
         with gzip.open(io.BytesIO(content)) as file:
             content = file.read(LARGEST + 1)
         if len(content) > LARGEST:
@@ -106,9 +107,14 @@ def open_volume(name: str, content: bytes, read: Callable[[str], bytes]):
         parts = {"image": content}
     fitting = (kind for kind in kinds if kind.header_class.may_contain_header(content))
     kind = next(fitting, kinds[-1])  # what fits nothing, nibabel refuses with a reason
-    return kind.from_file_map(
+    volume = kind.from_file_map(
         {part: FileHolder(fileobj=io.BytesIO(some)) for part, some in parts.items()}
     )
+    voxels, there = volume.dataobj, len(parts["image"])
+    needed = voxels.offset + math.prod(voxels.shape) * voxels.dtype.itemsize
+    if needed > there:  # nibabel would take the memory first
+        raise ValueError(f"its voxels are cut off: {there:,} bytes of {needed:,}")
+    return volume
 
 
 def read_voxels(name: str, read: Callable[[str], bytes]) -> bytes:
