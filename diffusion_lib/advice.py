@@ -1,7 +1,6 @@
 """Why a run cannot start or has to stop, in one line that says what to do."""
 
 import math
-from contextlib import suppress
 from typing import Protocol
 
 import torch
@@ -11,7 +10,7 @@ from diffusion_lib import distributed
 from diffusion_lib.batches import BatchStream
 from diffusion_lib.config import TrainConfig
 from diffusion_lib.diffusion import GaussianDiffusion
-from diffusion_lib.errors import InputError
+from diffusion_lib.errors import InputError, out_of_memory
 
 
 class Run(Protocol):
@@ -60,8 +59,11 @@ def train_step_or_explain(trainer: Run) -> Tensor:
     Raises:
         InputError: the device's memory is too small. It says which batch size would fit.
     """
-    with suppress(torch.OutOfMemoryError):
+    try:
         return trainer.train_step()
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
     # Here, and not inside an `except`, the tensors of the failed step have been freed.
     trainer.optimizer.zero_grad()
     accumulate = trainer.config.accumulate
@@ -87,7 +89,9 @@ def fits(trainer: Run, count: int) -> bool:
     try:
         with torch.compiler.set_stance("force_eager"):  # to compile for each size would take long
             trainer.diffusion.losses(x, 0, x).mean().backward()
-    except torch.OutOfMemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
         return False
     finally:
         trainer.optimizer.zero_grad()

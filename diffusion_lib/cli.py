@@ -3,15 +3,17 @@
 import argparse
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from diffusion_lib.config import Config, flag_of, kind_of
-from diffusion_lib.errors import InputError, did_you_mean
+from diffusion_lib.errors import InputError, did_you_mean, out_of_memory
 
 LONGEST_NAME = 200  # bytes: most file systems allow 255, and files get endings
 
@@ -96,6 +98,12 @@ def printable(message: object) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(message))
 
 
+def in_thread(usual: Callable, failed: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread: the run hears of its error and goes on, see recording.py."""
+    if not isinstance(failed.exc_value, OSError):
+        usual(failed)
+
+
 def run(main: Callable[[], None], name: str) -> int:
     """Call main; turn errors of input into one line and status 2, warnings into one line each."""
     for stream in (sys.stdout, sys.stderr):  # a terminal may know ASCII only
@@ -104,6 +112,7 @@ def run(main: Callable[[], None], name: str) -> int:
     warnings.showwarning = lambda message, *_, **__: print(
         f"warning: {printable(message)}", file=sys.stderr
     )
+    threading.excepthook = partial(in_thread, threading.excepthook)
     try:
         main()
     except InputError as error:
@@ -113,6 +122,12 @@ def run(main: Callable[[], None], name: str) -> int:
         where = f" {error.filename}" if error.filename else ""
         message = f"cannot use{where}: {error.strerror or error}"
         print(f"{name}: error: {printable(message)}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        advice = "take fewer or smaller images at a time (--batch_size), or close other programs"
+        print(f"{name}: error: the memory is too small: {advice}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)

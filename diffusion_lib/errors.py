@@ -1,6 +1,7 @@
 """The one kind of error that a user can fix."""
 
 import os
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,6 +12,13 @@ class InputError(ValueError):
 
     The command lines print it and exit with status 2; a notebook shows it as it is.
     """
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of a device or of the machine was too small, in whose words ever."""
+    if isinstance(error, RuntimeError):  # PyTorch's, which differ from device to device
+        return re.search("out of memory|allocate memory|not enough memory", str(error)) is not None
+    return isinstance(error, MemoryError)
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

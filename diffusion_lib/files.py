@@ -1,5 +1,6 @@
 """Files: written completely or not at all, and read without running code; bundled files."""
 
+import errno
 import math
 import os
 import warnings
@@ -44,6 +45,20 @@ def save_file(content: dict | bytes, path: str | Path) -> None:
     finally:
         with suppress(OSError):  # after a success there is none
             unfinished.unlink()
+
+
+def append(content: bytes, path: Path) -> None:
+    """Add to the end of a file, all or nothing; it is made if it is not there.
+
+    Raises:
+        OSError: the folder cannot be written to, or the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab", buffering=0) as file:
+        before = file.tell()
+        if file.write(content) < len(content):
+            file.truncate(before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def save_new(save: Callable[[Path], None], paths: Iterable[Path]) -> Path:

@@ -3,7 +3,7 @@
 import json
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,8 +13,8 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from diffusion_lib import distributed
-from diffusion_lib.errors import InputError
-from diffusion_lib.files import save_file
+from diffusion_lib.errors import InputError, out_of_memory
+from diffusion_lib.files import append, first_line, save_file
 from diffusion_lib.images.pixels import to_pixels
 from diffusion_lib.labels import every_label
 from diffusion_lib.locks import locked
@@ -42,8 +42,12 @@ def record(trainer: Trainer, name: str, folder: str | Path = ".") -> Iterator[Re
     A `break`, Ctrl-C, the stop button of a notebook and SIGTERM end the run after the current step,
     and everything is saved as at the end. Of several processes, rank 0 writes.
 
+    What cannot be written meanwhile, since the disk is full or the folder is gone, is a warning,
+    and is tried again with the next report, checkpoint or epoch.
+
     Raises:
-        InputError: another run is writing to this folder.
+        InputError: another run is writing to this folder, or the model cannot be written at the
+            end.
     """
     with stop_on_signals(trainer):
         if distributed.rank() == 0:
@@ -81,16 +85,33 @@ def _record_rank_zero(trainer: Trainer, name: str, folder: Path) -> Iterator[Rep
             log.add(report)
             late = time.monotonic() - saved > 60 * config.autosave_minutes
             if report.epoch_ended or late:
-                trainer.save(folder / AUTOSAVE, name=name)
+                with going_on(folder / AUTOSAVE):
+                    trainer.save(folder / AUTOSAVE, name=name)
                 saved = time.monotonic()
             if report.epoch_ended and not config.disable_images:
-                draw_samples(trainer, f"{name}_epoch_{report.epoch:03d}.png", folder, log)
+                file = f"{name}_epoch_{report.epoch:03d}.png"
+                with going_on(folder / "out" / file):
+                    draw_samples(trainer, file, folder, log)
             yield report
     except GeneratorExit:
         pass  # a `break` in the caller's loop ends the run like any other end
-    trainer.save(folder / AUTOSAVE, name=name)
-    trainer.average.save(folder / f"{name}.pth")
-    log.close()
+    with ExitStack() as end:  # if there is no room for the run, there may be for the model
+        end.callback(log.close)
+        end.callback(trainer.average.save, folder / f"{name}.pth")
+        trainer.save(folder / AUTOSAVE, name=name)
+
+
+@contextmanager
+def going_on(file: Path) -> Iterator[None]:
+    """A file that cannot be written, or no memory to make it, is a warning: the run goes on."""
+    try:
+        yield
+    except (InputError, OSError, RuntimeError, MemoryError) as error:
+        reason = error.__cause__ if isinstance(error, InputError) else error
+        if not isinstance(reason, OSError) and not out_of_memory(reason):
+            raise
+        why = getattr(reason, "strerror", None) or first_line(reason)
+        warnings.warn(f"cannot write {file} ({why}): the run goes on without it", stacklevel=3)
 
 
 class Log:
@@ -108,6 +129,7 @@ class Log:
         )
         kept = [line for line in lines if 0 <= step_of(line) <= trainer.step]
         save_file("".join(kept).encode(), self.stats)
+        self.unwritten = b""
         self.tensorboard = None
         if not trainer.config.disable_tensorboard:
             self.tensorboard = SummaryWriter(folder, purge_step=trainer.step + 1)
@@ -119,21 +141,33 @@ class Log:
         numbers = asdict(report)
         quarters = numbers.pop("loss_quarters")
         numbers |= {f"loss_q{number}": loss for number, loss in enumerate(quarters)}
-        with open(self.stats, "a") as file:
-            file.write(json.dumps(numbers).replace("NaN", "null") + "\n")  # json knows no NaN
-        if self.tensorboard:
+        line = json.dumps(numbers).replace("NaN", "null") + "\n"  # json knows no NaN
+        self.unwritten += line.encode()
+        with going_on(self.stats):
+            append(self.unwritten, self.stats)
+            self.unwritten = b""
+
+        def add_scalars(board: SummaryWriter) -> None:
             for name in numbers.keys() - {"step", "steps", "epoch", "epoch_ended", "seconds"}:
-                self.tensorboard.add_scalar(name, numbers[name], report.step)
+                board.add_scalar(name, numbers[name], report.step)
+
+        self.to_tensorboard(add_scalars)
 
     def add_samples(self, images: torch.Tensor, step: int, label: str = "") -> None:
         """Show samples in [-1, 1], shape (N, C, H, W)."""
-        if self.tensorboard:
-            name = f"samples/{label}" if label else "samples"
-            self.tensorboard.add_images(name, to_pixels(images), step)
+        name = f"samples/{label}" if label else "samples"
+        self.to_tensorboard(lambda board: board.add_images(name, to_pixels(images), step))
 
     def close(self) -> None:
-        if self.tensorboard:
-            self.tensorboard.close()
+        self.to_tensorboard(SummaryWriter.close)
+
+    def to_tensorboard(self, write: Callable[[SummaryWriter], object]) -> None:
+        """Write to TensorBoard's files, if there are any. After an error there are none."""
+        board, self.tensorboard = self.tensorboard, None
+        if board:
+            with going_on(self.stats.parent):
+                write(board)
+                self.tensorboard = board
 
 
 def step_of(line: str) -> int:

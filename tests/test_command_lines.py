@@ -126,3 +126,23 @@ def test_no_option_of_training_stands_outside_a_group():
 def test_the_module_can_be_run():
     command = [sys.executable, "-m", "diffusion_lib", "--version"]
     assert subprocess.run(command, capture_output=True, text=True).stdout.startswith("Simple")
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()], ids=str
+)
+def test_too_little_memory_is_one_line(command, error):
+    def main():
+        raise error
+
+    outcome = command(main, "predict")
+    assert outcome.status == 2
+    assert len(outcome.messages) == 1 and "--batch_size" in outcome.messages[0]
+
+
+def test_other_errors_are_not_taken_for_it(command):
+    def main():
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        command(main, "predict")

@@ -1,12 +1,16 @@
 """What a run leaves on disk, and that it ends well however it ends."""
 
+import errno
+import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 import time
 import warnings
+from collections.abc import Set
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
 from diffusion_lib import (
     GaussianDiffusion,
@@ -26,7 +31,7 @@ from diffusion_lib import (
     recording,
 )
 from diffusion_lib.diffusion import build
-from diffusion_lib.files import load_checkpoint
+from diffusion_lib.files import append, load_checkpoint, save_file
 from diffusion_lib.training import Report
 
 PIXELS = torch.randint(0, 256, (4, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
@@ -143,11 +148,128 @@ def test_a_checkpoint_that_cannot_be_written_is_an_input_error(tmp_path):
         list(record(make_trainer(), "mine", tmp_path / "file"))
 
 
-def test_pictures_that_cannot_be_written_do_not_cost_the_epoch(tmp_path):
+# What cannot be written
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def record_with_warnings(trainer: Trainer, folder: Path, between=lambda report: None) -> list[str]:
+    """Run to the end, doing something between reports; the warnings of it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for report in record(trainer, "mine", folder):
+            between(report)
+    return [str(warning.message) for warning in caught if "cannot write" in str(warning.message)]
+
+
+def test_pictures_that_cannot_be_written_do_not_end_the_run(tmp_path):
     (tmp_path / "out").touch()
-    with pytest.raises(OSError, match="out"):
+    first, second = record_with_warnings(make_trainer(disable_images=False), tmp_path)
+    assert "out/mine_epoch_001.png (" in first and "out/mine_epoch_002.png (" in second
+    assert_ended_well(tmp_path, step=4, more={"out"})
+
+
+@pytest.mark.parametrize("message", ["CUDA out of memory", "can't allocate memory: you tried"])
+def test_no_memory_for_samples_does_not_end_the_run(tmp_path, monkeypatch, message):
+    def too_small(*_, **__):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(recording, "trajectory", too_small)
+    assert len(record_with_warnings(make_trainer(disable_images=False), tmp_path)) == 2
+    assert_ended_well(tmp_path, step=4)
+
+
+def test_another_error_in_drawing_is_one(tmp_path, monkeypatch):
+    def wrong(*_, **__):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(recording, "trajectory", wrong)
+    with pytest.raises(RuntimeError, match="shapes"):
         list(record(make_trainer(disable_images=False), "mine", tmp_path))
-    assert load_checkpoint(tmp_path / "autosave.pth")["training"]["step"] == 2
+
+
+def test_a_full_disk_costs_no_line_of_the_log(tmp_path, monkeypatch):
+    append, reports = recording.append, []
+
+    def between(report):
+        reports.append(report)
+        monkeypatch.setattr(recording, "append", full if len(reports) in (1, 2) else append)
+
+    messages = record_with_warnings(make_trainer(), tmp_path, between)
+    assert len(messages) == 2 and "stats.jsonl (No space left on device)" in messages[0]
+    assert [line["step"] for line in stats(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_what_is_appended_is_whole_or_not_there(tmp_path):
+    resource = pytest.importorskip("resource")
+    file, (usual, hard) = tmp_path / "log", resource.getrlimit(resource.RLIMIT_FSIZE)
+    append(b"first line\n", file)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (15, hard))  # as a disk that becomes full
+        with pytest.raises(OSError):
+            append(b"second line\n", file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (usual, hard))
+    assert file.read_bytes() == b"first line\n"
+
+
+def test_a_checkpoint_that_finds_no_room_is_tried_again(tmp_path, monkeypatch):
+    replace, saved = os.replace, []
+
+    def refuse_the_first(source, target):
+        if Path(target).name == "autosave.pth":
+            saved.append(target)
+            if len(saved) == 1:
+                full()
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse_the_first)
+    (message,) = record_with_warnings(make_trainer(), tmp_path)
+    assert "autosave.pth (No space left on device)" in message and len(saved) == 3
+    assert_ended_well(tmp_path, step=4)
+
+
+def test_if_the_run_finds_no_room_at_the_end_the_model_may(tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "save", lambda *_, **__: save_file({}, tmp_path / "x" / "y"))
+    (tmp_path / "x").touch()
+    with pytest.raises(InputError, match="cannot write"):
+        record_with_warnings(make_trainer(), tmp_path)
+    assert files(tmp_path) == {"x", "mine.pth", "runs/mine/stats.jsonl"}
+
+
+def test_folders_that_are_deleted_are_made_again(tmp_path):
+    def delete(report):
+        if report.step == 2:
+            for folder in tmp_path.iterdir():
+                shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+
+    trainer = make_trainer(disable_images=False)
+    assert record_with_warnings(trainer, tmp_path, delete) == []
+    pictures = {"out/mine_epoch_002.png", "plot/mine_epoch_002.png"}
+    assert_ended_well(tmp_path, step=4, more=pictures)
+    assert [line["step"] for line in stats(tmp_path)] == [3, 4]
+
+
+@pytest.mark.parametrize("method", ["add_scalar", "add_images", "close"])
+def test_tensorboard_that_cannot_write_is_given_up(tmp_path, monkeypatch, method):
+    monkeypatch.setattr(SummaryWriter, method, full)
+    trainer = make_trainer(disable_tensorboard=False, disable_images=method != "add_images")
+    (message,) = record_with_warnings(trainer, tmp_path)
+    assert "runs/mine (No space left on device): the run goes on" in message
+    assert [line["step"] for line in stats(tmp_path)] == [1, 2, 3, 4]
+    assert (tmp_path / "mine.pth").is_file()
+
+
+def test_a_clock_that_jumps_does_no_harm(tmp_path, monkeypatch):
+    now, clock = time.time(), itertools.cycle([0, 10**6, -(10**6)])
+    monkeypatch.setattr(time, "time", lambda: now + next(clock))
+    trainer = make_trainer(minutes=1000, disable_tensorboard=False)
+    reports = list(record(trainer, "mine", tmp_path))
+    assert [report.step for report in reports] == [1, 2, 3, 4]
+    assert 0 < reports[-1].seconds < 60_000
+    assert len(events(tmp_path / "runs" / "mine").Scalars("loss")) == 4
 
 
 # Samples that show nothing
@@ -277,9 +399,9 @@ def test_tensorboard_forgets_steps_that_were_lost(tmp_path):
 # Ends
 
 
-def assert_ended_well(folder: Path, step: int) -> None:
+def assert_ended_well(folder: Path, step: int, more: Set[str] = frozenset()) -> None:
     """The files are whole, and the run can be taken up where it was left."""
-    assert files(folder) == QUIET
+    assert files(folder) == QUIET | more
     assert equal(weights_of(folder / "mine.pth"), weights_of(folder / "autosave.pth"))
     resumed, whole = make_trainer(), make_trainer()
     resumed.restore(load_checkpoint(folder / "autosave.pth"))

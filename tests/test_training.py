@@ -796,19 +796,28 @@ def test_a_network_is_compiled_once(monkeypatch):
     torch.compiler.reset()
 
 
-def memory_for(trainer: Trainer, images: int) -> None:
+# As it is said by a GPU, by PyTorch on a CPU, and by Python.
+TOO_SMALL = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+    MemoryError(),
+]
+
+
+def memory_for(trainer: Trainer, images: int, error: Exception = TOO_SMALL[0]) -> None:
     """Let the memory end at so many images at a time."""
 
     def limit(_, inputs):
         if len(inputs[0]) > images:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
 
     trainer.diffusion.network.register_forward_pre_hook(limit)
 
 
-def test_a_batch_that_does_not_fit_is_answered_with_the_largest_that_does():
+@pytest.mark.parametrize("error", TOO_SMALL, ids=lambda error: type(error).__name__)
+def test_a_batch_that_does_not_fit_is_answered_with_the_largest_that_does(error):
     trainer = make_trainer(batch_size=64)
-    memory_for(trainer, 9)
+    memory_for(trainer, 9, error)
     with pytest.raises(InputError, match=r"64 images at a time, but 8 fit: .*--batch_size 8") as e:
         list(trainer)
     assert "--accumulate 8" in str(e.value) and "\n" not in str(e.value)
