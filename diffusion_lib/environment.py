@@ -21,8 +21,8 @@ from diffusion_lib import __version__
 PACKAGES = {
     "torch": "2.11",
     "torchvision": "0.26",
-    "numpy": "",
-    "pillow": "10.3",
+    "numpy": "1.26",
+    "pillow": "11.0",
     "matplotlib": "",
     "ipywidgets": "7.7",
     "tensorboard": "",

@@ -72,12 +72,13 @@ def test_every_push_is_checked_on_three_systems_with_the_oldest_and_the_newest_p
     assert [line.split()[1] for line in with_make] == ["check", "check"]
 
 
-def test_the_oldest_torch_of_the_weekly_run_is_the_lowest_that_is_allowed():
+def test_the_oldest_versions_of_the_weekly_run_are_the_lowest_that_are_allowed():
     matrix = read(ROOT / ".github/workflows/torch.yml")["jobs"]["torch"]["strategy"]["matrix"]
     lowest = diffusion_lib.environment.PACKAGES
-    assert matrix["include"][0]["versions"] == (
-        f"torch=={lowest['torch']}.* torchvision=={lowest['torchvision']}.*"
-    )
+    names = ("torch", "torchvision", "numpy", "pillow")
+    oldest, newest = (each["versions"] for each in matrix["include"])
+    assert oldest == " ".join(f"{name}=={lowest[name]}.*" for name in names)
+    assert newest == f"--upgrade {' '.join(names)}"
 
 
 def test_uv_takes_a_python_that_is_allowed_and_pip_comes_with_it():

@@ -51,7 +51,8 @@ def plugins() -> list[str]:
     """What is installed that changes which files can be read."""
     names = ("pillow_heif", "pillow_jxl", "tifffile", "imagecodecs", "pylibjpeg", "gdcm")
     installed = [name for name in names if find_spec(name)]
-    return installed + [name for name in ("avif", "jpg_2000", "webp") if features.check(name)]
+    supported = set(features.get_supported())  # older versions of Pillow do not know all of them
+    return installed + sorted(supported & {"avif", "jpg_2000", "webp"})
 
 
 def has_image_extension(name: str) -> bool:
