@@ -48,9 +48,7 @@ test-gpu: $(READY)
 	$(BIN)/pytest -o addopts=-rs --nbval-lax tests/test_graphs.py notebooks
 
 demo: $(READY)
-	$(BIN)/python -m diffusion_lib.train demo faces --folder out/demo --force \
-	    --image_size 16 --width 24 --blocks 1 --patch 1 --beta_schedule cosine --shift 0.5 \
-	    --batch_size 16 --lr 4e-3 --epochs 8 --minutes 2.3 --disable_images
+	$(BIN)/python -m diffusion_lib.train demo faces -i 16 --minutes 2 --folder out/demo --force
 	$(BIN)/python -m diffusion_lib.predict out/demo/demo.pth --output out/demo --name demo \
 	    --num_images 64 --seed 0 --sampler dpm_solver_sde --scale 8 --grid --strip --gif
 	@echo "Open out/demo/demo_grid.png, and out/demo/demo.gif, how they emerged from noise."

@@ -5,15 +5,15 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from diffusion_lib.config import Config, flag_of, kind_of
 from diffusion_lib.errors import InputError, did_you_mean, out_of_memory
+from diffusion_lib.options import Config, flag_of, kind_of
 
 LONGEST_NAME = 200  # bytes: most file systems allow 255, and files get endings
 
@@ -35,8 +35,13 @@ class Parser(argparse.ArgumentParser):
             **settings,
         )
 
-    def add_options(self, config: type[Config]) -> argparse._ArgumentGroup:
-        """Add a flag for every field of a configuration. Returns the group of the last one."""
+    def add_options(
+        self, config: type[Config], by_recipe: Collection[str] = ()
+    ) -> argparse._ArgumentGroup:
+        """Add a flag for every field of a configuration. Returns the group of the last one.
+
+        by_recipe: fields whose default depends on the device.
+        """
         group = self
         for option in fields(config):
             rule = option.metadata
@@ -48,6 +53,8 @@ class Parser(argparse.ArgumentParser):
                 continue
             kind = kind_of(option)  # where the default is None, the help says what that means
             default = "" if option.default in (None, "") else f" (default: {option.default})"
+            if option.name in by_recipe:
+                default = " (default: by the recipe)"
             metavar = rule["metavar"] or {int: "N", float: "X", str: "NAME"}[kind]
             if rule["choices"]:  # the configuration checks them
                 metavar = f"{{{','.join(rule['choices'])}}}"

@@ -22,6 +22,7 @@ Result = TypeVar("Result")
 # Operations in the forward passes of a run, from which on compiling takes less time than it saves:
 # some three minutes of an H100 that computes what is not compiled.
 COMPILING_PAYS = 3e15
+OPERATIONS_A_MINUTE = COMPILING_PAYS / 3
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 

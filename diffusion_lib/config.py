@@ -4,11 +4,10 @@ The fields are the flags of the command lines. Those of `TrainConfig` are also t
 notebook, and what a checkpoint remembers. This file imports nothing heavy: `--help` is fast.
 """
 
-from dataclasses import Field, dataclass, field, fields
-from numbers import Integral, Real
-from typing import Any, get_args
+from dataclasses import dataclass
 
-from diffusion_lib.errors import InputError, did_you_mean
+from diffusion_lib.errors import InputError
+from diffusion_lib.options import Config, option
 
 BUNDLED = ("faces", "digits", "brains")  # image sets and models that come with the course
 BUNDLED_NAMES = f"{', '.join(BUNDLED[:-1])} or {BUNDLED[-1]}"
@@ -19,9 +18,12 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 COMPILE = ("auto", "on", "off")
 PREDICTIONS = ("epsilon", "x0", "v", "velocity")
 TIMESTEP_SAMPLING = ("uniform", "logit_normal")
+NETWORKS = ("unet", "dit")
+OPTIMIZERS = ("adamw", "muon")
 # What --flow is short for: flow matching as in Esser et al. 2024 (arXiv 2403.03206).
 FLOW = {
     "beta_schedule": "straight",
+    "shift": 1.0,
     "prediction": "velocity",
     "timestep_sampling": "logit_normal",
 }
@@ -39,89 +41,7 @@ STEPS = f"number of sampling steps (default: {STEPS})"
 DEVICE = "cuda, cuda:1, mps or cpu; auto: the fastest available"
 PRECISION = "number format of the network; auto: the fastest that the device supports well"
 
-
-def option(
-    default: Any,
-    help: str,
-    short: str = "",
-    choices: tuple[str, ...] = (),
-    at_least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    at_most: float | None = None,
-    group: str = "",
-    metavar: str = "",
-    alone: str | None = None,
-) -> Any:
-    """A field, with its range and what the command line says about it.
-
-    group: under which heading --help lists it and those that follow, up to the next group.
-    alone: the value that the flag stands for where none follows it.
-    """
-    rule = dict(
-        help=help,
-        short=short,
-        choices=choices,
-        at_least=at_least,
-        above=above,
-        below=below,
-        at_most=at_most,
-        group=group,
-        metavar=metavar,
-        alone=alone,
-    )
-    return field(default=default, metadata=rule)
-
-
-def kind_of(option: Field) -> type:
-    """The type of an option's values; of `int | None` it is int."""
-    return next(iter(get_args(option.type)), option.type)
-
-
-def flag_of(option: Field) -> str:
-    """The name of an option on the command line: `from_` is --from."""
-    return option.name.rstrip("_")
-
-
-# What the values of a field may be, by its type, and how that is said.
-KINDS = {int: Integral, float: Real, str: str, bool: bool}
-NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
-LARGEST = 2**40
-
-
-@dataclass(frozen=True)
-class Config:
-    """Options that are checked when they are put together.
-
-    Raises:
-        InputError: a value out of its range.
-    """
-
-    def __post_init__(self):
-        for option in fields(self):
-            value, rule = getattr(self, option.name), option.metadata
-            if value is None and option.default is None:
-                continue
-            kind = kind_of(option)
-            if isinstance(value, bool) != (kind is bool) or not isinstance(value, KINDS[kind]):
-                wrong = f"must be {NAMES[kind]}"
-                value = repr(value)
-            elif kind in (int, float) and not -LARGEST < value < LARGEST:
-                wrong = "must be a number of usual size"
-            elif rule["choices"] and value not in rule["choices"]:
-                wrong = f"must be one of {', '.join(rule['choices'])}"
-                value = f"{value}{did_you_mean(value, rule['choices'])}"
-            elif rule["at_least"] is not None and not value >= rule["at_least"]:
-                wrong = f"must be at least {rule['at_least']}"
-            elif rule["above"] is not None and not value > rule["above"]:
-                wrong = f"must be more than {rule['above']}"
-            elif rule["below"] is not None and not value < rule["below"]:
-                wrong = f"must be less than {rule['below']}"
-            elif rule["at_most"] is not None and not value <= rule["at_most"]:
-                wrong = f"must be at most {rule['at_most']}"
-            else:
-                continue
-            raise InputError(f"{flag_of(option)} {wrong}, not {value}")
+MANY_EPOCHS = 10**6  # more than any run has
 
 
 @dataclass(frozen=True)
@@ -162,12 +82,29 @@ class TrainConfig(Config):
     )
     min_snr: float = option(0.0, "gamma of min-SNR loss weights; 0: no weights", at_least=0)
 
-    width: int = option(64, "channels of the first level of the U-Net", at_least=8, group="network")
-    blocks: int = option(2, "residual blocks per level, on each side", at_least=1)
+    network: str = option(
+        "unet", "unet, or dit: a transformer over patches", choices=NETWORKS, group="network"
+    )
+    width: int = option(
+        64, "channels of the U-Net's first level, or of the transformer's tokens", at_least=8
+    )
+    blocks: int = option(2, "blocks of the transformer, or of a U-Net's level", at_least=1)
     patch: int = option(0, "side of the pixel patches folded into channels; 0: auto", at_least=0)
 
-    epochs: int = option(100, "passes through all images", "-e", at_least=1, group="optimisation")
+    epochs: int | None = option(
+        None,
+        "passes through all images (default: 100; with --minutes as many as fit)",
+        "-e",
+        at_least=1,
+        group="optimisation",
+    )
+    minutes: float = option(
+        0.0, "length of the run, over which the learning rate falls to 0; 0: no limit", at_least=0
+    )
     batch_size: int = option(64, "images per step", "-b", at_least=1, below=2**20)
+    optimizer: str = option(
+        "adamw", "muon: orthogonal steps of the weights inside the network", choices=OPTIMIZERS
+    )
     lr: float = option(1e-3, "peak learning rate", above=0, below=1)
     warmup: int = option(100, "steps until the learning rate reaches its peak", at_least=0)
     weight_decay: float = option(0.0, "weight decay of AdamW", at_least=0)
@@ -183,7 +120,6 @@ class TrainConfig(Config):
     checkpointing: bool = option(False, "gradient checkpointing: less memory, more time")
 
     device: str = option("auto", DEVICE, group="the run")
-    minutes: float = option(0.0, "stop cleanly after this time; 0: no limit", at_least=0)
     autosave_minutes: float = option(10.0, "minutes between autosaves within an epoch", above=0)
     sampler: str = option("dpm_solver", "sampler for the samples of each epoch", choices=SAMPLERS)
     steps: int | None = option(None, STEPS, at_least=1)
@@ -195,6 +131,11 @@ class TrainConfig(Config):
         super().__post_init__()
         if self.steps is not None and self.steps > self.timesteps:
             raise InputError(f"steps must be at most timesteps, {self.timesteps}, not {self.steps}")
+
+    @property
+    def most_epochs(self) -> int:
+        """Passes through all images, after which a run ends also where time is left."""
+        return self.epochs or (MANY_EPOCHS if self.minutes else 100)
 
 
 # What may differ between a run and its continuation. (Another number of epochs stretches the decay

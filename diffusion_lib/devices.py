@@ -1,16 +1,14 @@
 """Devices: which one to use, in which number format, and what else differs between them."""
 
 import ctypes
-import math
 import os
 import re
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
 
 from diffusion_lib.errors import InputError
 
@@ -52,6 +50,23 @@ def find_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if ampere else torch.float16
 
 
+def fast_bfloat16() -> bool:
+    """Whether this CPU multiplies matrices of bfloat16 faster than of float32: some have
+    instructions for it, all others imitate it slowly.
+    """
+
+    def seconds(dtype: torch.dtype) -> float:
+        a = torch.ones(512, 512, dtype=dtype)
+        times = []
+        for _ in range(4):
+            started = time.perf_counter()
+            a @ a
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    return seconds(torch.bfloat16) < 0.75 * seconds(torch.float32)
+
+
 def prepare(device: torch.device) -> torch.device:
     """The same device, after settings of the process that make it faster; they change results by
     rounding only.
@@ -77,66 +92,6 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the top of the heap stays
         mallopt(-4, 0)  # M_MMAP_MAX: no block is a mapping of its own
-
-
-def make_optimizer(weights: list[nn.Parameter], lr: float, weight_decay: float) -> AdamW:
-    """AdamW, all weights in one call where the device can. On a GPU its learning rate is a tensor,
-    so that a recorded step can read it.
-    """
-    device = weights[0].device
-    cuda = device.type == "cuda"
-    return AdamW(
-        weights,
-        lr=torch.tensor(lr, device=device) if cuda else lr,
-        weight_decay=weight_decay,
-        fused=device.type in ("cuda", "cpu"),
-        capturable=cuda,
-    )
-
-
-def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
-    """The learning rate of the next step."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
-        else:
-            group["lr"] = lr
-
-
-def load_optimizer(optimizer: Optimizer, saved: dict) -> None:
-    """Take over the moments of an optimizer that may have run on another device. Its settings stay
-    as they are here.
-
-    Raises:
-        ValueError: moments that do not belong to these weights.
-    """
-    weights = optimizer.param_groups[0]["params"]
-    moments = saved["state"]
-    if not isinstance(moments, dict):
-        raise ValueError("no moments")
-    if moments and moments.keys() != set(range(len(weights))):
-        raise ValueError(f"moments of {len(moments)} weights, not of {len(weights)}")
-    for number, of_weight in moments.items():
-        if not isinstance(of_weight, dict):
-            raise ValueError(f"no moments of weight {number}")
-        for name, shape in (("exp_avg", weights[number].shape), ("step", ())):
-            check_moment(of_weight[name], shape, number)
-        check_moment(of_weight["exp_avg_sq"], weights[number].shape, number, low=0)
-    groups = optimizer.state_dict()["param_groups"]
-    kept = {n: {k: m[k] for k in ("step", "exp_avg", "exp_avg_sq")} for n, m in moments.items()}
-    optimizer.load_state_dict({"state": kept, "param_groups": groups})
-    for weights, averages in optimizer.state.items():
-        for name, values in averages.items():
-            if values.shape == weights.shape:  # as the weights lie in memory
-                averages[name] = torch.empty_like(weights).copy_(values)
-
-
-def check_moment(values: Tensor, shape: tuple, number: int, low: float = -math.inf) -> None:
-    """Raise ValueError unless these are finite numbers of this shape, at least `low`."""
-    if not isinstance(values, Tensor) or values.shape != torch.Size(shape):
-        raise ValueError(f"moments of another shape than weight {number}")
-    if not values.is_floating_point() or not values.isfinite().all() or (values < low).any():
-        raise ValueError(f"moments of weight {number} that cannot be")
 
 
 def peak_memory(device: torch.device) -> int:

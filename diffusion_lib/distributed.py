@@ -78,6 +78,15 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     return mean(torch.tensor(float(flag), device=device)).item() > 0 if world_size() > 1 else flag
 
 
+def same(number: int, device: torch.device) -> int:
+    """The number that the first process has; each has to call this."""
+    if world_size() == 1:
+        return number
+    agreed = torch.tensor(number, device=device)
+    dist.broadcast(agreed, 0)
+    return int(agreed)
+
+
 def rank_zero_first(function: Callable[[], Result]) -> Result:
     """Call a function in the first process of each machine, and then in the others."""
     if not dist.is_initialized():

@@ -1,16 +1,20 @@
-"""What a run will cost: floating-point operations, memory and time."""
+"""What a run will cost: memory and time."""
 
+import copy
 import time
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from diffusion_lib import devices
 from diffusion_lib.advice import train_step_or_explain
+from diffusion_lib.distributed import world_size
 from diffusion_lib.graphs import WARM_UP
 from diffusion_lib.training import Trainer
 
 TIMED_STEPS = 5  # after the first, on a GPU after the step is recorded
-TIMED_SECONDS = 30  # at most
+SLOW = 1.0  # seconds: if a batch takes longer, steps with parts of it tell how long
 
 
 def activation_bytes(model: nn.Module, x: Tensor, t: Tensor) -> int:
@@ -45,12 +49,37 @@ def training_bytes(trainer: Trainer) -> int:
     return round(fixed + one * trainer.local_batch_size / trainer.config.accumulate)
 
 
+def process_bytes(trainer: Trainer) -> int:
+    """About how many bytes the process will have at most, on a CPU: what it has now, and what
+    training adds to that.
+    """
+    there = 2 * 4 * sum(w.numel() for w in trainer.weights)  # the weights and their average
+    return devices.peak_memory(trainer.device) + training_bytes(trainer) - there
+
+
 def seconds_per_step(trainer: Trainer) -> float:
-    """Mean seconds of some steps. They do train: do not use the trainer afterwards."""
-    for _ in range(WARM_UP + 1 if trainer.device.type == "cuda" else 1):
-        train_step_or_explain(trainer)[0].item()  # waits until the device has done it
+    """Seconds that a step takes, from some steps of a copy of the run."""
+    size = trainer.config.batch_size
+    if trainer.device.type == "cuda" or world_size() > 1:
+        return timed(trainer, size)
+    some = min(size, 2)
+    few = timed(trainer, some)
+    if few * size / some < SLOW or size < 8:
+        return timed(trainer, size)
+    more = timed(trainer, 2 * some)  # what a step takes without images is few - slope * some
+    slope = (more - few) / some
+    return few + slope * (size - some)
+
+
+def timed(trainer: Trainer, size: int) -> float:
+    """Mean seconds of some steps with so many images, of a copy of the run."""
+    config = replace(trainer.config, batch_size=size, accumulate=1)
+    labels = trainer.batches.labels if trainer.diffusion.classes else None
+    twin = Trainer(copy.deepcopy(trainer.diffusion), trainer.batches.pixels, config, labels)
+    for _ in range(WARM_UP + 1 if twin.device.type == "cuda" else 1):
+        train_step_or_explain(twin)[0].item()  # waits until the device has done it
     started, steps = time.perf_counter(), 0
-    while steps < TIMED_STEPS and time.perf_counter() - started < TIMED_SECONDS:
-        train_step_or_explain(trainer)[0].item()
+    while steps < TIMED_STEPS and time.perf_counter() - started < SLOW:
+        train_step_or_explain(twin)[0].item()
         steps += 1
     return (time.perf_counter() - started) / steps

@@ -6,13 +6,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from diffusion_lib import devices
 from diffusion_lib.batches import BatchStream
 from diffusion_lib.config import TrainConfig
 from diffusion_lib.diffusion import GaussianDiffusion
 from diffusion_lib.errors import InputError
 from diffusion_lib.files import check_training
 from diffusion_lib.images.pixels import to_images
+from diffusion_lib.optimizers import load_optimizer
 
 COMPARED = 1024  # images of a set that are compared with those of the run, evenly spaced
 
@@ -72,7 +72,7 @@ def restore(run: Run, checkpoint: dict) -> None:
     except RuntimeError as error:
         raise InputError("the run to resume had other channels, or is damaged") from error
     try:
-        devices.load_optimizer(run.optimizer, training["optimizer"])
+        load_optimizer(run.optimizer, training["optimizer"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"the run to resume is damaged: its optimizer has {error}") from error
     if training["scaler"] and run.scaler.is_enabled():

@@ -1,5 +1,6 @@
 """Ctrl-C, the stop button of a notebook, SIGTERM and a closed terminal end a run cleanly."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from diffusion_lib import compiling, distributed
 from diffusion_lib.training import Trainer
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+SAID = b"\nstopping after this step; once more to stop at once, without saving\n"
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
@@ -33,6 +35,7 @@ def stop_on_signals(trainer: Trainer) -> Iterator[None]:
     def stop(*_) -> None:
         trainer.stopping = True
         if distributed.world_size() == 1:
+            os.write(2, SAID)  # print may not be called while it is at work
             restore()
             compiling.interrupt_wait()
 

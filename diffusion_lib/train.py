@@ -6,13 +6,16 @@ On several GPUs: torchrun --nproc-per-node 4 -m diffusion_lib.train NAME PATH
 import glob
 import sys
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 from diffusion_lib.cli import Parser, check_name, run
 from diffusion_lib.config import BUNDLED_NAMES, FLOW, FREE_ON_RESUME, TrainConfig
 from diffusion_lib.errors import InputError
+from diffusion_lib.recipe import CHOSEN, as_flags, recipe
+
+LONG = 10  # minutes on a CPU, from which on a shorter run is offered
 
 
 def build_parser() -> Parser:
@@ -20,7 +23,7 @@ def build_parser() -> Parser:
         prog="train",
         description="Train a diffusion model on a folder of images.",
         examples=(
-            "python -m diffusion_lib.train portraits faces --image_size 16 --width 24 --epochs 8",
+            "python -m diffusion_lib.train portraits faces --image_size 16 --minutes 2",
             "python -m diffusion_lib.train knees path/to/images --image_size 128 --dry_run",
             "python -m diffusion_lib.train knees path/to/images --resume --epochs 200",
         ),
@@ -29,7 +32,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "PATH", help=f"a folder of images, a .zip, or a bundled set: {BUNDLED_NAMES}"
     )
-    run = parser.add_options(TrainConfig)
+    run = parser.add_options(TrainConfig, by_recipe=CHOSEN)
     run.add_argument(
         "--flow",
         action="store_true",
@@ -71,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     from tqdm.auto import tqdm
 
     from diffusion_lib import distributed
-    from diffusion_lib.devices import find_device
+    from diffusion_lib.devices import fast_bfloat16, find_device
     from diffusion_lib.diffusion import build
     from diffusion_lib.images.cache import load_image_set
     from diffusion_lib.images.labels import read_labels
@@ -83,6 +86,11 @@ def main(arguments: list[str] | None = None) -> None:
     if checkpoint:
         config = resumed_config(checkpoint["training"]["config"], chosen)
     device = find_device(config.device)
+    by_recipe = {}
+    if not checkpoint:
+        by_recipe = recipe(device.type, device.type == "cpu" and fast_bfloat16())
+        by_recipe = {key: value for key, value in by_recipe.items() if key not in chosen}
+        config = replace(config, **by_recipe)
     build(config, channels=1)  # so that a wrong setting shows before all images are read
     distributed.init(device)
     first = distributed.rank() == 0  # the process that prints
@@ -98,30 +106,71 @@ def main(arguments: list[str] | None = None) -> None:
     if checkpoint:
         trainer.restore(checkpoint)
     if trainer.step >= trainer.steps:
-        raise InputError(f"all {config.epochs} epochs of {name!r} are done: choose more --epochs")
+        raise InputError(
+            f"all {config.most_epochs} epochs of {name!r} are done: choose more --epochs"
+        )
+    if config.minutes and trainer.seconds >= 60 * config.minutes:
+        raise InputError(
+            f"all {config.minutes:g} minutes of {name!r} are over: choose more --minutes"
+        )
     if dry_run:
         print_dry_run(trainer)
         distributed.cleanup()
         return
     if first:
         print(
-            f"{len(pixels)} images of {config.image_size}x{config.image_size}, "
+            f"{len(pixels):,} images of {config.image_size}x{config.image_size}, "
             f"{'grey' if pixels.shape[1] == 1 else 'colour'}; a network of "
-            f"{sum(weights.numel() for weights in trainer.weights) / 1e6:.1f} million weights; "
-            f"{trainer.steps - trainer.step} steps on {device}"
+            f"{sum(weights.numel() for weights in trainer.weights) / 1e6:.1f} million weights, "
+            f"on {device}"
         )
         for column, names in classes.items():
             print(f"{len(names)} classes by {column}: {shortened(names)}")
-    bar = tqdm(total=trainer.steps, initial=trainer.step, unit="step", desc=name, disable=not first)
+        if by_recipe:
+            print(f"by the recipe: {as_flags(by_recipe)}")
+        if device.type == "cpu" and distributed.world_size() == 1:
+            print_cost(trainer)
+    total = None if config.minutes else trainer.steps
+    bar = tqdm(total=total, initial=trainer.step, unit="step", desc=name, disable=not first)
+
+    def move_bar() -> None:
+        if trainer.steps < trainer.most_steps:  # a run with a time limit, after its first step
+            bar.total = trainer.steps
+        bar.update(trainer.step - bar.n)
+
+    trainer.after_step = move_bar
     with bar:
         for report in record(trainer, name, folder):
             bar.set_postfix(epoch=report.epoch, loss=f"{report.loss:.4f}", refresh=False)
-            bar.update(report.step - bar.n)
     if first:
         print(f"the model is {Path(folder, name)}.pth")
         if trainer.step < trainer.steps:
             print(f"stopped after step {trainer.step} of {trainer.steps}: continue with --resume")
     distributed.cleanup()
+
+
+def print_cost(trainer) -> None:
+    """Print what a run will take, and how to make it shorter."""
+    from diffusion_lib.estimate import process_bytes, seconds_per_step
+
+    memory = f"about {process_bytes(trainer) / 1e9:.2g} GB of memory"
+    minutes = trainer.config.minutes
+    if minutes:
+        print(f"{minutes - trainer.seconds / 60:.3g} minutes, {memory}")
+        return
+    left = trainer.steps - trainer.step
+    minutes = left * seconds_per_step(trainer) / 60
+    print(f"{left:,} steps: {duration(minutes)}, {memory}")
+    if minutes > LONG:
+        print(f"--minutes {LONG} makes the best of {LONG} minutes")
+
+
+def duration(minutes: float) -> str:
+    """about 3 h 20 min"""
+    minutes = max(1, round(minutes))
+    return (
+        f"about {minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"about {minutes} min"
+    )
 
 
 def print_dry_run(trainer) -> None:
@@ -134,9 +183,10 @@ def print_dry_run(trainer) -> None:
     memory, left = training_bytes(trainer), trainer.steps - trainer.step
     operations = flops(trainer.diffusion.network, pixels.shape[1:])
     each = seconds_per_step(trainer)
-    minutes = round(left * each / 60)
     if rank() > 0:
         return
+    steps = "" if config.minutes else f"{left:,}: "
+    time = f"{config.minutes:g} min" if config.minutes else duration(left * each / 60)
     precision = str(trainer.diffusion.precision).removeprefix("torch.")
     processes = f", {world_size()} processes" if world_size() > 1 else ""
     print(
@@ -150,9 +200,8 @@ def print_dry_run(trainer) -> None:
         f"weights; {operations / 1e9:.2f} GFLOP forward an image",
         f"{'device':<20}{trainer.device} in {precision}{processes}",
         f"{'memory':<20}about {memory / 1e9:.2g} GB",
-        f"{'steps':<20}{left:,}: {trainer.steps_per_epoch:,} an epoch",
-        f"{'time':<20}about {minutes // 60} h {minutes % 60} min, at {each:.3g} s a step, without "
-        "the samples after each epoch",
+        f"{'steps':<20}{steps}{trainer.steps_per_epoch:,} an epoch",
+        f"{'time':<20}{time}, at {each:.3g} s a step, without the samples after each epoch",
         "a dry run: nothing is saved, except decoded images in the cache",
         sep="\n",
     )
@@ -214,8 +263,8 @@ def resumed_config(settings: dict, chosen: dict) -> TrainConfig:
                 f"--{option} {value} cannot be changed by --resume: the run has {settings[option]}"
             )
     free = {option: value for option, value in chosen.items() if option in FREE_ON_RESUME}
-    # A time limit and a device belong to one session: they are not taken over.
-    return TrainConfig(**{**settings, "minutes": 0.0, "device": "auto", **free})
+    # A device belongs to one session: it is not taken over.
+    return TrainConfig(**{**settings, "device": "auto", **free})
 
 
 def warn_if_signal_remains(schedule) -> None:

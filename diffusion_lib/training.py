@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from diffusion_lib import advice, compiling, devices, distributed, graphs, resuming
+from diffusion_lib import advice, compiling, devices, distributed, graphs, optimizers, resuming
 from diffusion_lib.batches import TIMESTEP_SAMPLING, BatchStream
+from diffusion_lib.clock import Clock
 from diffusion_lib.config import TrainConfig
 from diffusion_lib.diffusion import GaussianDiffusion
 from diffusion_lib.guidance import drop_labels
@@ -68,8 +69,10 @@ class Trainer:
     Attributes:
         diffusion: the model with the weights that are being trained.
         average: the same model with the averaged weights.
-        step, steps: steps done, and steps of the whole run.
+        step, steps: steps done, and steps of the whole run; of one with a time limit about as many
+            as fit into it.
         stopping: set it to end the run after the current step.
+        after_step: is called after every step.
 
     Raises:
         InputError: a device that is not there, or a batch that cannot be divided among processes.
@@ -95,7 +98,9 @@ class Trainer:
         if config.checkpointing:
             self.diffusion.network.enable_gradient_checkpointing()
         self.weights = list(self.diffusion.parameters())
-        self.optimizer = devices.make_optimizer(self.weights, config.lr, config.weight_decay)
+        self.optimizer = optimizers.make_optimizer(
+            diffusion.network, config.optimizer, config.lr, config.weight_decay, diffusion.precision
+        )
         # Small gradients would vanish in float16: they are scaled up, and back before the step.
         needs_scale = self.diffusion.precision == torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=needs_scale)
@@ -107,32 +112,37 @@ class Trainer:
         )
         self.generator = torch.Generator(self.device)
         self.steps_per_epoch = math.ceil(len(pixels) / config.batch_size)
-        self.steps = config.epochs * self.steps_per_epoch
+        self.most_steps = self.steps = config.most_epochs * self.steps_per_epoch
         self.step = 0
         self.seconds = 0.0
         self.stopping = False
+        self.after_step = lambda: None
         self.loss_sums = torch.zeros(2, QUARTERS, device=self.device)  # of losses, and how many
 
     def __iter__(self) -> Iterator[Report]:
-        """Train until the last step, the time limit, or `stopping`.
+        """Train until the last step, the end of the time, or `stopping`.
 
         Raises:
             InputError: the loss or its gradient is not finite, or the memory is too small.
         """
         self.diffusion.train()
         self.stopping = False
-        deadline = time.monotonic() + (60 * self.config.minutes or math.inf)
+        clock = Clock(self.config.minutes, self.seconds)
         results, started = [], time.perf_counter()
         while self.step < self.steps:
             with suppress(compiling.Interrupted):  # then `stopping` is set
                 results.append(advice.train_step_or_explain(self))
-            self.stopping = self.stopping or time.monotonic() >= deadline
             if not results:
                 return
             epoch_ended = self.step % self.steps_per_epoch == 0
             report_now = epoch_ended or self.step % self.config.report_every == 0
             # Several processes have to stop at the same step: they agree at reports only.
-            if report_now or (self.stopping and distributed.world_size() == 1):
+            alone = distributed.world_size() == 1
+            if clock.limited and (alone or report_now):
+                steps = clock.steps(self.step, self.most_steps)
+                self.steps = distributed.same(steps, self.device)
+            self.after_step()
+            if report_now or self.step >= self.steps or (self.stopping and alone):
                 yield self.report(results, started, epoch_ended)
                 if distributed.any_rank(self.stopping, self.device):
                     return
@@ -159,7 +169,7 @@ class Trainer:
 
         # A step against the gradient, with the learning rate of now; then the average.
         lr = self.config.lr * warmup_cosine(self.step, self.steps, self.config.warmup)
-        devices.set_learning_rate(self.optimizer, lr)
+        optimizers.set_learning_rate(self.optimizer, lr)
         result = self.fast_descend(x0, t, noise, labels)
         self.ema.update(self.step)
         self.step += 1
@@ -206,6 +216,8 @@ class Trainer:
         images_to_come = (self.steps - self.step) * self.local_batch_size
 
         def forward_passes() -> float:
+            if self.config.minutes:
+                return self.config.minutes * compiling.OPERATIONS_A_MINUTE
             return images_to_come * compiling.flops(network, image_shape)
 
         def attempt() -> GaussianDiffusion:

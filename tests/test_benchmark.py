@@ -96,8 +96,9 @@ def test_a_contestant_trains_until_its_seconds_are_over_then_samples(monkeypatch
             return torch.full((count, 1, 2, 2), 3.0)
 
     monkeypatch.setattr(quality.time, "process_time", process_time)
-    samples = quality.train_and_sample(Contestant, seconds=4)
-    assert progresses == [0.25, 0.5, 0.75]
+    contestant, steps = quality.train(Contestant, seconds=4)
+    assert progresses == [0.25, 0.5, 0.75] and steps == 3
+    samples = quality.draw(contestant)
     assert samples.shape == (quality.SAMPLES, 1, 2, 2) and samples.unique().tolist() == [1.0]
 
 
@@ -105,12 +106,13 @@ def test_a_contestant_trains_until_its_seconds_are_over_then_samples(monkeypatch
 def test_a_run_that_is_in_the_file_is_not_done_again(tmp_path, monkeypatch, capsys):
     trained = []
 
-    def train_and_sample(make: partial, seconds: float):
+    def train(make: partial, seconds: float):
         function, pixels, config = make.func, *make.args
         trained.append((function.__name__, tuple(pixels.shape[1:]), seconds, config.seed))
-        return to_images(pixels[:8])
+        return to_images(pixels[:8]), 1
 
-    monkeypatch.setattr(quality, "train_and_sample", train_and_sample)
+    monkeypatch.setattr(quality, "train", train)
+    monkeypatch.setattr(quality, "draw", lambda samples: samples)
     monkeypatch.setattr(quality, "load_images", lambda name, size: load_images(name, size)[:40])
     path = tmp_path / "quality.jsonl"
     asked = ["quality", "--who", "ours", "--data", "digits", "--seconds", "5"]
@@ -158,7 +160,7 @@ def test_all_samplers_and_all_trainers_are_measured():
     [
         (
             ["velocity"],
-            "the task must be one of loading, speed, quality, ablation, steps, not 'velocity'",
+            f"the task must be one of {', '.join(command.TASKS)}, not 'velocity'",
         ),
         (["loading", "nowhere"], "nowhere"),
     ],

@@ -9,8 +9,9 @@ import pytest
 
 import diffusion_lib
 from diffusion_lib import __main__, cli, evaluate, predict, train
-from diffusion_lib.config import Config, TrainConfig, option
+from diffusion_lib.config import TrainConfig
 from diffusion_lib.errors import InputError, did_you_mean
+from diffusion_lib.options import Config, option
 
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from diffusion_lib import InputError
+from diffusion_lib import InputError, devices
 from diffusion_lib.devices import find_device, find_precision
 
 CPU, MPS = torch.device("cpu"), torch.device("mps")
@@ -141,3 +141,11 @@ def test_peak_memory_grows_with_what_is_taken_and_stays_when_it_is_freed():
 def test_a_prepared_process_does_not_fault_in_again_what_it_freed():
     usual, prepared = run(COUNTS_PAGE_FAULTS)
     assert prepared < usual / 10
+
+
+@pytest.mark.parametrize("slower, fast", [(0.4, True), (0.9, False), (20.0, False)])
+def test_bfloat16_is_fast_where_it_multiplies_faster(monkeypatch, slower, fast):
+    """The time of a product, as a clock shows it: the first four are of bfloat16."""
+    ticks = (tick for each in [slower] * 4 + [1.0] * 4 for tick in (0.0, each))
+    monkeypatch.setattr(devices.time, "perf_counter", lambda: next(ticks))
+    assert devices.fast_bfloat16() == fast

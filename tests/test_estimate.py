@@ -1,5 +1,8 @@
 """What a run will cost, before it runs."""
 
+import time
+from itertools import groupby
+
 import pytest
 import torch
 from torch import nn
@@ -47,6 +50,22 @@ def test_the_memory_that_training_takes_grows_with_the_images_at_a_time():
     assert training_bytes(make_trainer(batch_size=16, checkpointing=True)) < 0.6 * sixteen
 
 
-def test_steps_are_done_to_time_them():
-    trainer = make_trainer(batch_size=2)
-    assert seconds_per_step(trainer) > 0 and trainer.step == 6
+@pytest.mark.parametrize("size, timed", [(2, [2, 2]), (32, [2, 4])])
+def test_a_step_is_timed_by_a_copy_of_the_run(monkeypatch, size, timed):
+    """Of a batch that takes long only a part is computed: each image takes a second here."""
+    sizes = []
+
+    def step(trainer):
+        sizes.append(trainer.config.batch_size)
+        clock[0] += 3 + trainer.config.batch_size
+        trainer.diffusion.network.stem[1].weight.data += 1
+        return torch.zeros(2)
+
+    clock = [0.0]
+    monkeypatch.setattr(Trainer, "train_step", step)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    trainer = make_trainer(batch_size=size)
+    before = [weight.clone() for weight in trainer.weights]
+    assert seconds_per_step(trainer) == pytest.approx(3 + size)
+    assert [size for size, _ in groupby(sizes)] == sorted(set(timed)) and trainer.step == 0
+    assert all(map(torch.equal, before, trainer.weights))

@@ -422,13 +422,14 @@ def test_a_break_is_an_end_like_any_other(tmp_path):
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_ends_the_run_after_the_step_under_way(tmp_path, number):
+def test_a_signal_is_answered_at_once_and_ends_the_run_after_the_step(tmp_path, number, capfd):
     trainer = make_trainer()
     train_step = trainer.train_step
 
     def interrupted():
         if trainer.step == 2:
             os.kill(os.getpid(), number)
+            assert "stopping after this step" in capfd.readouterr().err
         return train_step()
 
     trainer.train_step = interrupted

@@ -1,6 +1,7 @@
 """The command line `train`, used as people use it, rightly and wrongly."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,8 +15,19 @@ from helpers import make_images, noise_image
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from diffusion_lib import GaussianDiffusion, TrainConfig, build, diffusion, predict, train, training
+from diffusion_lib import (
+    GaussianDiffusion,
+    TrainConfig,
+    build,
+    diffusion,
+    estimate,
+    predict,
+    train,
+    training,
+)
+from diffusion_lib.devices import fast_bfloat16, find_device
 from diffusion_lib.files import load_checkpoint
+from diffusion_lib.recipe import recipe
 from diffusion_lib.samplers import ddpm
 from diffusion_lib.sampling import SAMPLERS
 
@@ -23,22 +35,40 @@ from diffusion_lib.sampling import SAMPLERS
 TINY = [
     *("-i", "8", "--width", "8", "-b", "4", "-e", "1"),
     *("-t", "20", "-s", "cosine", "--device", "cpu"),
+    *("--network", "unet", "--optimizer", "adamw", "--precision", "float32"),
 ]
+STOP = "stop"  # in place of a flag: Ctrl-C comes in the first step
 QUIET = ["--disable_images", "--disable_tensorboard"]
 
 
 @pytest.fixture
-def run(command, images):
-    """run(NAME, flag, ...) trains on six coloured images of 8x8 pixels, in tmp_path."""
-    return lambda name, *flags: command(train.main, "train", name, images, *TINY, *QUIET, *flags)
+def train_command(command, monkeypatch):
+    """train_command(argument, ...), of which one may be STOP."""
+
+    def stopped_step(trainer):
+        trainer.stopping = True
+        return step(trainer)
+
+    def called(*arguments):
+        with monkeypatch.context() as patch:
+            if STOP in arguments:
+                patch.setattr(training.Trainer, "train_step", stopped_step)
+            return command(train.main, "train", *(a for a in arguments if a != STOP))
+
+    step = training.Trainer.train_step
+    return called
 
 
 @pytest.fixture
-def resume(command, images):
+def run(train_command, images):
+    """run(NAME, flag, ...) trains on six coloured images of 8x8 pixels, in tmp_path."""
+    return lambda name, *flags: train_command(name, images, *TINY, *QUIET, *flags)
+
+
+@pytest.fixture
+def resume(train_command, images):
     """resume(NAME, flag, ...) goes on with a run, and says nothing of its settings."""
-    return lambda name, *flags: command(
-        train.main, "train", name, images, "--device", "cpu", "--resume", *flags
-    )
+    return lambda name, *flags: train_command(name, images, "--device", "cpu", "--resume", *flags)
 
 
 def weights_of(path: Path) -> list[torch.Tensor]:
@@ -63,6 +93,39 @@ def assert_refused(outcome, *words: str) -> None:
 
 def snapshot(folder: Path) -> dict:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# Time and memory
+
+
+def test_a_run_says_before_it_starts_what_it_will_take(run):
+    told = run("mine").out
+    assert re.search(r"2 steps: about 1 min, about 0\.\d+ GB of memory", told)
+    assert "--minutes" not in told
+
+
+def test_a_long_run_is_told_how_to_be_shorter(run, monkeypatch):
+    monkeypatch.setattr(estimate, "seconds_per_step", lambda trainer: 4000)
+    told = run("mine").out
+    assert "2 steps: about 2 h 13 min" in told and "--minutes 10 " in told
+
+
+def test_the_recipe_is_printed_without_what_was_chosen(command, images):
+    told = command(train.main, "train", "mine", images, "-i", 8, "-e", 1, "--lr", 0.01, *QUIET).out
+    (line,) = (line for line in told.splitlines() if line.startswith("by the recipe: "))
+    device = find_device().type
+    for option in recipe(device, False).keys() - {"lr"}:
+        assert f"--{option} " in line
+    assert "--lr" not in line
+
+
+def test_a_run_of_some_minutes_ends_by_itself_and_is_finished(run, resume):
+    outcome = run("mine", "-e", 1000, "--minutes", "1e-9")
+    assert outcome.status == 0 and "--resume" not in outcome.out
+    assert (state_of("autosave.pth")["step"], state_of("autosave.pth")["steps"]) == (1, 1)
+    assert_refused(resume("mine"), "--minutes")
+    assert resume("mine", "--minutes", 0, "-e", 2).status == 0
+    assert state_of("autosave.pth")["step"] == 4
 
 
 # What a run leaves
@@ -144,9 +207,8 @@ def test_grey_images_make_a_grey_model(command, tmp_path):
     assert GaussianDiffusion.load("mine.pth").image_shape == (1, 8, 8)
 
 
-def test_a_bundled_set_is_a_path(command):
-    flags = [*TINY, *QUIET, "--minutes", "1e-9"]
-    assert "4000 images" in command(train.main, "train", "mine", "faces", *flags).out
+def test_a_bundled_set_is_a_path(train_command):
+    assert "4,000 images of 8x8" in train_command("mine", "faces", *TINY, *QUIET, STOP).out
 
 
 def test_a_zip_is_a_path(command, images, tmp_path):
@@ -185,12 +247,17 @@ def config_of(monkeypatch):
     return config_of
 
 
+def by_recipe(**chosen) -> TrainConfig:
+    """The settings of a run with these flags."""
+    device = find_device().type
+    return TrainConfig(**{**recipe(device, device == "cpu" and fast_bfloat16()), **chosen})
+
+
 def test_defaults_are_those_of_the_contract(config_of, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = config_of()
-    assert config == TrainConfig()
-    assert (config.timesteps, config.epochs, config.batch_size) == (1000, 100, 64)
-    assert (config.image_size, config.beta_schedule) == (64, "linear")
+    assert config == by_recipe()
+    assert (config.timesteps, config.most_epochs, config.image_size) == (1000, 100, 64)
     assert not config.disable_images and not config.disable_tensorboard
 
 
@@ -235,7 +302,7 @@ def test_defaults_are_those_of_the_contract(config_of, tmp_path, monkeypatch):
 )
 def test_a_flag_sets_its_field_and_no_other(config_of, tmp_path, monkeypatch, flags, field, value):
     monkeypatch.chdir(tmp_path)
-    assert config_of(*flags) == TrainConfig(**{field: value})
+    assert config_of(*flags) == by_recipe(**{field: value})
 
 
 def test_flags_reach_the_model(run):
@@ -263,7 +330,8 @@ def test_each_way_of_training_leads_to_other_weights(run, flags):
 
 
 def test_epsilon_with_zero_terminal_snr_is_answered_with_the_flag_to_change(run, tmp_path):
-    assert_refused(run("mine", "--zero_terminal_snr"), "zero_terminal_snr", "prediction v or x0")
+    flags = ["--zero_terminal_snr", "--prediction", "epsilon"]
+    assert_refused(run("mine", *flags), "zero_terminal_snr", "prediction v or x0")
     assert {path.name for path in tmp_path.iterdir()} == {"images"}
 
 
@@ -421,14 +489,14 @@ def test_force_replaces_a_model(run, tmp_path):
 
 
 def test_an_unfinished_run_is_not_replaced(run, tmp_path):
-    run("first", "--minutes", "1e-9")
+    run("first", STOP)
     before = snapshot(tmp_path)
     assert_refused(run("second"), "first", "--resume", "--force")
     assert snapshot(tmp_path) == before
 
 
 def test_force_replaces_an_unfinished_run(run):
-    run("first", "--minutes", "1e-9")
+    run("first", STOP)
     assert run("second", "--force").status == 0
     assert state_of("autosave.pth")["name"] == "second"
 
@@ -460,7 +528,7 @@ def test_an_autosave_that_a_notebook_wrote_is_not_replaced(run, tmp_path):
 
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(run, resume):
     run("whole", "-e", 3, "--folder", "whole", "--lr", 0.01)
-    stopped = run("part", "-e", 3, "--lr", 0.01, "--minutes", "1e-9")
+    stopped = run("part", "-e", 3, "--lr", 0.01, STOP)
     assert stopped.status == 0 and "stopped after step 1 of 6" in stopped.out
     assert "--resume" in stopped.out
     assert not equal(weights_of("part.pth"), weights_of("whole/whole.pth"))
@@ -475,18 +543,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(run, resume):
 
 def test_a_run_that_stopped_twice_is_the_same_too(run, resume):
     run("whole", "-e", 2, "--folder", "whole")
-    run("part", "-e", 2, "--minutes", "1e-9")
-    assert "after step 2 of 4" in resume("part", "--minutes", "1e-9").out
+    run("part", "-e", 2, STOP)
+    assert "after step 2 of 4" in resume("part", STOP).out
     assert resume("part").status == 0
     assert equal(weights_of("part.pth"), weights_of("whole/whole.pth"))
 
 
 def test_settings_of_a_run_are_taken_over(run, resume):
-    run("mine", "-e", 2, "--prediction", "v", "--lr", 0.005, "--minutes", "1e-9")
+    run("mine", "-e", 2, "--prediction", "v", "--lr", 0.005, STOP)
     before = state_of("autosave.pth")["config"]
     resume("mine")
     after = state_of("autosave.pth")["config"]
-    assert {**before, "minutes": 0.0, "device": "cpu"} == after
+    assert {**before, "device": "cpu"} == after
 
 
 def test_more_epochs_train_a_finished_run_further(run, resume):
@@ -495,8 +563,8 @@ def test_more_epochs_train_a_finished_run_further(run, resume):
     assert (state_of("autosave.pth")["step"], state_of("autosave.pth")["steps"]) == (6, 6)
 
 
-def test_images_and_log_may_be_disabled_from_now_on(command, images, resume, tmp_path):
-    command(train.main, "train", "mine", images, *TINY, "-e", 2, "--minutes", "1e-9")
+def test_images_and_log_may_be_disabled_from_now_on(train_command, images, resume, tmp_path):
+    train_command("mine", images, *TINY, "-e", 2, STOP)
     assert resume("mine", "--disable_images").status == 0
     assert not (tmp_path / "out").exists()
 
@@ -518,14 +586,14 @@ def test_images_and_log_may_be_disabled_from_now_on(command, images, resume, tmp
     ],
 )
 def test_what_would_change_the_run_is_refused_by_name(run, resume, tmp_path, flags, word):
-    run("mine", "-e", 2, "--minutes", "1e-9")
+    run("mine", "-e", 2, STOP)
     before = snapshot(tmp_path)
     assert_refused(resume("mine", *flags.split()), word)
     assert snapshot(tmp_path) == before
 
 
 def test_settings_that_agree_with_the_run_may_be_repeated(run, resume):
-    run("mine", "-e", 2, "--minutes", "1e-9")
+    run("mine", "-e", 2, STOP)
     assert resume("mine", "-b", 4, "-i", 8, "-s", "cosine").status == 0
 
 
@@ -533,7 +601,7 @@ def test_the_new_settings_of_a_run_are_taken_over_bit_for_bit(run, resume):
     flags = ["-e", 2, "--flip", "--shift", 2, "--zero_terminal_snr", "--prediction", "v"]
     flags += ["--min_snr", 5, "--lr", 0.01]
     run("whole", *flags, "--folder", "whole")
-    run("part", *flags, "--minutes", "1e-9")
+    run("part", *flags, STOP)
     outcome = resume("part", *QUIET)
     assert outcome.status == 0 and outcome.messages == []
     assert equal(weights_of("part.pth"), weights_of("whole/whole.pth"))
@@ -545,7 +613,7 @@ NEWER = ("flip", "shift", "zero_terminal_snr", "min_snr")
 @pytest.fixture
 def old_run(run, tmp_path):
     """A run begun before there were the settings of NEWER."""
-    run("mine", "-e", 2, "--minutes", "1e-9")
+    run("mine", "-e", 2, STOP)
     content = load_checkpoint(tmp_path / "autosave.pth")
     for name in NEWER:
         del content["training"]["config"][name]
@@ -568,7 +636,7 @@ def test_there_must_be_something_to_resume(resume):
 
 
 def test_a_run_of_another_name_is_not_resumed(run, resume):
-    run("mine", "-e", 2, "--minutes", "1e-9")
+    run("mine", "-e", 2, STOP)
     assert_refused(resume("yours"), "mine", "yours")
 
 
@@ -579,7 +647,7 @@ def test_a_finished_run_is_not_resumed(run, resume):
 
 
 def test_other_images_are_refused(run, resume, images, tmp_path):
-    run("mine", "-e", 2, "--minutes", "1e-9")
+    run("mine", "-e", 2, STOP)
     before = (tmp_path / "autosave.pth").read_bytes()
     noise_image(9).save(images / "more.png")
     assert_refused(resume("mine"), "6 images", "7")
@@ -587,7 +655,7 @@ def test_other_images_are_refused(run, resume, images, tmp_path):
 
 
 def test_as_many_images_without_colour_are_refused(run, command, tmp_path):
-    run("mine", "-e", 2, "--minutes", "1e-9")
+    run("mine", "-e", 2, STOP)
     make_images(tmp_path / "grey", grey=True)
     outcome = command(train.main, "train", "mine", "grey", "--device", "cpu", "--resume")
     assert_refused(outcome)
@@ -689,7 +757,7 @@ def test_a_dry_run_of_a_run_to_resume_counts_what_is_left(run, resume):
 def test_flow_alone_gives_a_run_of_flow_matching_that_predict_needs_nothing_for(
     command, images, tmp_path
 ):
-    small = ("-i", 8, "--width", 8, "-b", 4, "-e", 1, "-t", 20, "--device", "cpu", *QUIET)
+    small = ("-i", 8, "--width", 32, "-b", 4, "-e", 1, "-t", 20, "--device", "cpu", *QUIET)
     outcome = command(train.main, "train", "mine", images, *small, "--flow")
     assert outcome.status == 0 and outcome.messages == []
     model = GaussianDiffusion.load("mine.pth")
@@ -720,7 +788,7 @@ def test_a_run_with_flow_is_resumed_with_and_without_it(run, resume):
 
 
 def test_logit_normal_timesteps_reach_the_training(run):
-    run("plain", "--lr", 0.01)
+    run("plain", "--lr", 0.01, "--timestep_sampling", "uniform")
     run("other", "--lr", 0.01, "--timestep_sampling", "logit_normal")
     assert not equal(weights_of("plain.pth"), weights_of("other.pth"))
 

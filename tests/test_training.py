@@ -2,6 +2,7 @@
 
 import copy
 import math
+import time
 from dataclasses import asdict, replace
 from itertools import pairwise
 
@@ -310,6 +311,42 @@ def test_time_limit_ends_the_run_with_a_report():
     assert [report.step for report in reports] == [1] and not reports[0].epoch_ended
 
 
+def test_the_learning_rate_of_a_run_with_a_time_limit_falls_over_it(monkeypatch):
+    """A step takes two seconds, and one picture a minute another ten."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    trainer = make_trainer(minutes=2, epochs=None, warmup=0, report_every=5)
+    rates, ends = [], []
+
+    def after_step():
+        now[0] += 2
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        ends.append(trainer.steps)
+
+    trainer.after_step = after_step
+    for report in trainer:
+        now[0] += 5 if report.step % 15 == 0 else 0
+    assert 48 <= trainer.step <= 62 and trainer.step == trainer.steps == report.steps
+    assert rates[0] == pytest.approx(1e-3) and rates[-1] < 1e-5
+    middle = rates[len(rates) // 2]
+    assert middle == pytest.approx(5e-4, rel=0.15)
+
+
+def test_a_run_with_a_time_limit_goes_on_for_what_is_left(monkeypatch, tmp_path):
+    now = [0.0]
+    for clock in ("monotonic", "perf_counter"):
+        monkeypatch.setattr(time, clock, lambda: now[0])
+    first, second = (make_trainer(minutes=2, epochs=None, report_every=1) for _ in range(2))
+    for trainer in (first, second):
+        trainer.after_step = lambda: now.__setitem__(0, now[0] + 2)
+    for report in first:
+        first.stopping = report.step == 20
+    first.save(tmp_path / "run.pth")
+    second.restore(load_checkpoint(tmp_path / "run.pth"))
+    list(second)
+    assert second.seconds == pytest.approx(120, abs=5) and 58 <= second.step <= 62
+
+
 def test_a_break_leaves_the_trainer_usable():
     trainer = make_trainer(report_every=1)
     for _ in trainer:
@@ -342,6 +379,8 @@ WAYS = [
     dict(shift=2.0),
     dict(zero_terminal_snr=True, prediction="v"),
     dict(flip=True, min_snr=5.0, shift=2.0, prediction="v"),
+    dict(optimizer="muon"),
+    dict(network="dit", width=32, blocks=1, optimizer="muon"),
 ]
 
 

@@ -1,7 +1,7 @@
 """Measure speed and quality: python -m diffusion_lib.benchmark TASK [--help]
 
-All tasks but `loading` add a line for every run to --output; `quality`, `ablation` and `steps` skip
-the runs that the file already holds.
+All tasks but `loading` add a line for every run to a file, and all but `speed` skip the runs that
+it already holds.
 """
 
 import sys
@@ -19,7 +19,9 @@ TASKS = {
     "speed": "how fast is training, beside the original and other trainers?",
     "quality": "how good are samples after so many seconds of training, beside other trainers?",
     "ablation": "what is each choice of the recipe worth?",
+    "predictions": "which prediction learns fastest, and from which timesteps?",
     "steps": "how good are samples after so many steps of each sampler?",
+    "speedrun": "whose samples are best after a minute of training?",
 }
 DEFAULT = "(default: %(default)s)"
 
@@ -32,7 +34,7 @@ def build_parser(task: str) -> Parser:
     if task in ("speed", "quality"):
         names = SPEED if task == "speed" else QUALITY
         add("--who", nargs="+", choices=names, default=names, help="trainers (default: all)")
-    if task == "quality":
+    if task in ("quality", "predictions"):
         add(
             "--data",
             nargs="+",
@@ -40,6 +42,7 @@ def build_parser(task: str) -> Parser:
             default=BUNDLED[:2],
             help="bundled sets (default: faces digits)",
         )
+    if task == "quality":
         add(
             "--seconds",
             nargs="+",
@@ -48,14 +51,18 @@ def build_parser(task: str) -> Parser:
             metavar="N",
             help="seconds of training (default: 60 180)",
         )
+    if task == "speedrun":
+        add("files", nargs="*", default=[], metavar="FILE", help="a contestant (speedrun.py)")
     if task == "ablation":
         add("--data", choices=BUNDLED, default=BUNDLED[0], help=f"bundled set {DEFAULT}")
+    if task in ("ablation", "predictions"):
         add("--seconds", type=int, default=60, metavar="N", help=f"of training {DEFAULT}")
     if task in CONFIGS:
         parser.add_options(CONFIGS[task])
     else:
-        add("--seeds", type=int, default=3, metavar="N", help=f"runs of each {DEFAULT}")
-    if task != "loading":
+        seeds = 5 if task == "speedrun" else 3
+        add("--seeds", type=int, default=seeds, metavar="N", help=f"runs of each {DEFAULT}")
+    if task not in ("loading", "speedrun"):
         add(
             "-o",
             "--output",
@@ -70,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     task, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if task in ("-h", "--help"):
         print(__doc__)
-        print(*(f"    {name:<10}{question}" for name, question in TASKS.items()), sep="\n")
+        print(*(f"    {name:<13}{question}" for name, question in TASKS.items()), sep="\n")
         return
     if task not in TASKS:
         raise InputError(f"the task must be one of {', '.join(TASKS)}, not {task!r}")
@@ -81,10 +88,10 @@ def main(arguments: list[str] | None = None) -> None:
     if task == "speed" and not Path(chosen["output"]).parent.is_dir():
         raise InputError(f"there is no folder {Path(chosen['output']).parent} for the measurements")
 
-    from diffusion_lib.benchmark import loading, quality, speed
+    from diffusion_lib.benchmark import loading, predictions, quality, speed, speedrun
 
-    module = {"loading": loading, "speed": speed}.get(task, quality)
-    getattr(module, task)(**chosen)
+    own = dict(loading=loading, predictions=predictions, speed=speed, speedrun=speedrun)
+    getattr(own.get(task, quality), task)(**chosen)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from diffusion_lib.config import CHANNELS, DEVICE, Config, option
+from diffusion_lib.config import CHANNELS, DEVICE
 from diffusion_lib.errors import InputError
+from diffusion_lib.options import Config, option
 
 PEERS = ("smalldiffusion", "diffusers", "denoising-diffusion-pytorch")
 QUALITY = ("ours", *PEERS)

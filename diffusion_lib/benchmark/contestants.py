@@ -13,7 +13,8 @@ from torchvision.transforms.functional import to_tensor
 
 from diffusion_lib.batches import BatchStream
 from diffusion_lib.config import TrainConfig
-from diffusion_lib.diffusion import build
+from diffusion_lib.devices import find_precision
+from diffusion_lib.diffusion import GaussianDiffusion, build
 from diffusion_lib.networks.original import OriginalUNet
 from diffusion_lib.sampling import sample
 from diffusion_lib.schedules import NoiseSchedule
@@ -37,6 +38,7 @@ class Contestant:
     predict: the network's output, as its sampler calls it, for noisy images (N, C, S, S).
     sample: takes a count, returns so many new images in [-1, 1].
     precision: number format of the network in training.
+    model: what samples, of our trainer.
     bare_step: both passes with one batch, and the step of the optimizer: the least that is needed.
     """
 
@@ -46,6 +48,7 @@ class Contestant:
     predict: Callable[[Tensor], Tensor]
     sample: Callable[[int], Tensor] | None = None
     precision: torch.dtype = torch.float32
+    model: GaussianDiffusion | None = None
     bare_step: Callable[[], object] | None = None
 
 
@@ -69,10 +72,12 @@ def ours(pixels: Tensor, config: TrainConfig) -> Contestant:
         return trainer.average(x, 1)
 
     def draw(count: int) -> Tensor:  # other images at every call
+        trainer.average.precision = find_precision("auto", trainer.device)  # as predict has it
         return sample(trainer.average, count, "dpm_solver_sde", SAMPLER_STEPS, seed=next(seeds))
 
     network, precision = trainer.diffusion.network, trainer.diffusion.precision
-    return Contestant(network, config.batch_size, step, predict, draw, precision, bare_step)
+    size, model = config.batch_size, trainer.average
+    return Contestant(network, size, step, predict, draw, precision, model, bare_step)
 
 
 def original(pixels: Tensor, config: TrainConfig, from_files: bool = False) -> Contestant:

@@ -91,7 +91,8 @@ def train_all(
         torch.manual_seed(run["seed"])
         config = TrainConfig(**{**RECIPE, **CHOICES.get(run[key], {}), "seed": run["seed"]})
         make = partial(CONTESTANTS.get(run[key], ours), images[run["data"]], config)
-        return scorer(run["data"]).distances(train_and_sample(make, run["seconds"]))
+        contestant, _ = train(make, run["seconds"])
+        return scorer(run["data"]).distances(draw(contestant))
 
     runs = [
         {key: name, "data": some, "seconds": limit, "seed": seed}
@@ -101,15 +102,21 @@ def train_all(
     print_medians(read(output), ("data", "seconds", key))
 
 
-def train_and_sample(make: Callable[[], Contestant], seconds: float) -> Tensor:
-    """Train a contestant for so many seconds, then sample: (SAMPLES, C, H, W) in [-1, 1]."""
+def train(make: Callable[[], Contestant], seconds: float) -> tuple[Contestant, int]:
+    """Make a contestant and train it for so many seconds. Returns it, and how many steps it did."""
     torch.set_num_threads(1)
-    started = time.process_time()
+    started, steps = time.process_time(), 0
     contestant = make()
     while (spent := time.process_time() - started) < seconds:
         contestant.step(max(spent / seconds, 1e-6))
-    with torch.no_grad():
-        return torch.cat([contestant.sample(50) for _ in range(SAMPLES // 50)]).clamp(-1, 1)
+        steps += 1
+    return contestant, steps
+
+
+@torch.no_grad()
+def draw(contestant: Contestant) -> Tensor:
+    """Samples, (SAMPLES, C, H, W) in [-1, 1]."""
+    return torch.cat([contestant.sample(50) for _ in range(SAMPLES // 50)]).clamp(-1, 1)
 
 
 def steps(output: str, seeds: int) -> None:

@@ -5,12 +5,13 @@ from torch import nn
 
 from diffusion_lib.config import TrainConfig
 from diffusion_lib.errors import InputError
+from diffusion_lib.networks.dit import DiT
 from diffusion_lib.networks.original import OriginalUNet
 from diffusion_lib.networks.unet import UNet
 
 # What a network of a saved model is called in the file. Each has `arguments` (what it was built
 # with), `channels` and `image_size`.
-NETWORKS = {"unet": UNet, "original": OriginalUNet}
+NETWORKS = {"unet": UNet, "dit": DiT, "original": OriginalUNet}
 LARGEST = 2**16  # any number that describes a network is smaller
 
 
@@ -22,7 +23,7 @@ def build_network(config: TrainConfig, channels: int, classes: tuple[int, ...] =
     Raises:
         InputError: an image size or width that it cannot have.
     """
-    return UNet.for_images(
+    return NETWORKS[config.network].for_images(
         config.image_size, channels, config.width, config.patch, config.blocks, classes
     )
 

@@ -225,6 +225,15 @@ class UNet(nn.Module):
 
     memory_format = torch.channels_last  # how a GPU's tensor cores read images
 
+    def hidden_weights(self) -> list[nn.Parameter]:
+        """The matrices and kernels between the first layer and the last."""
+        ends = {
+            id(weight)
+            for part in (self.stem, self.head, self.labels)
+            for weight in part.parameters()
+        }
+        return [w for w in self.parameters() if w.dim() >= 2 and id(w) not in ends]
+
     def enable_gradient_checkpointing(self) -> None:
         """Take less memory and more time in training: see `recompute`."""
         recompute(module for module in self.modules() if isinstance(module, Block))

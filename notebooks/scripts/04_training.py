@@ -437,8 +437,8 @@ plots.image_grid(pixels[:16], columns=8, title="Sixteen of 4,000 training images
 # *Flat colors, sharp edges, one face in each image.*
 #
 # The network is a small U-Net of page 03. The schedule is the cosine of page 02, shifted to less
-# noise because the images are small. This is the recipe of `make demo`; page 06b compares
-# others.
+# noise because the images are small. Page 06b compares others, and tells of
+# a race that a transformer leads.
 
 # %%
 config = TrainConfig(

@@ -2,14 +2,15 @@
 # # 06b · Ablations
 #
 # **You will compare four samplers and ten changes of a training recipe, put error bars on the
-# comparisons, and find out what three seeds can decide and what they cannot.**
+# comparisons, find out what three seeds can decide and what they cannot, and see five records of a
+# race.**
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/simple-diffusion/simple-diffusion/blob/main/notebooks/06b_ablations.ipynb)
 #
 # |  |  |
 # |---|---|
 # | You need | page 06; pages 04 and 05 for the choices that are compared |
-# | You get | solver error against calls, paired differences, a sign-flip test |
+# | You get | solver error against calls, paired differences, a sign-flip test, the records of the speedrun |
 # | It runs in | about 25 seconds on two CPU cores; it uses a GPU if there is one |
 #
 # This is a side page. Nothing on the main road depends on it. The measurements took hours, so the
@@ -32,7 +33,12 @@ from itertools import product
 import torch
 
 from diffusion_lib import GaussianDiffusion, charts, exercises, find_device
-from diffusion_lib.benchmark.records import measurements, medians
+from diffusion_lib.benchmark import speedrun
+from diffusion_lib.benchmark.records import measurements, medians, read
+from diffusion_lib.images.cache import load_images
+from diffusion_lib.images.pixels import to_images
+from diffusion_lib.optimizers import orthogonalize
+from diffusion_lib.plots import image_rows
 from diffusion_lib.samplers import ddim
 from diffusion_lib.solvers import dpm_solver, heun
 
@@ -150,7 +156,7 @@ for name, n in [("ddim", 50), ("dpm_solver", 10), ("dpm_solver", 20), ("ddpm", 1
 # ## Ten changes of a recipe
 #
 # An **ablation** takes one choice of a recipe back and leaves everything else as it is. Here the
-# recipe is that of page 04 and `make demo`: it predicts the noise, with a cosine schedule that is
+# recipe is that of page 04: it predicts the noise, with a cosine schedule that is
 # shifted to less noise, a narrow network of one block a level, batches of 16, a high learning rate
 # and an average of the weights (EMA). Each run trains for 60 seconds on one core, draws 300
 # portraits and measures the kernel distance. Each choice has three seeds (`python -m
@@ -342,6 +348,94 @@ print(f"{1 - 0.95**10:.0%}")
 # al. (2021), *Accounting for Variance in Machine Learning Benchmarks*, [arXiv
 # 2103.03098](https://arxiv.org/abs/2103.03098), measure how much the data split, the seed and the
 # tuning contribute.
+
+# %% [markdown]
+# ## A race that you can enter
+#
+# An ablation takes choices back. A **speedrun** goes the other way: somebody finds a better recipe,
+# and it becomes the one to beat. Here the rules are those of `diffusion_lib/benchmark/speedrun.py`: 60
+# seconds of one core, on `faces`, and anew on `digits`; 300 samples in at most 25 calls of the network
+# each; the judge is the kernel distance. Five seeds each. A contestant is one small file. Those of the
+# records lie in `data/measurements/records`, and each says what it changed and why:
+
+# %%
+entries = speedrun.records()
+for file in entries:
+    print(file.read_text().split('"""')[1])
+
+# %% [markdown]
+# **Predict.** Which of the four steps gained the most on `faces`? Is it the same one on `digits`?
+
+# %%
+results = {speedrun.headline(file): read(file.with_suffix(".jsonl")) for file in entries}
+chart = []
+for data in speedrun.SETS:
+    found = {name: medians(runs, ("data",), "kernel")[data,] for name, runs in results.items()}
+    bars = {name: (mid, low, high) for name, (low, mid, high) in found.items()}
+    chart.append(dict(heights=bars, title=data, xlabel="kernel distance"))
+charts.panels(chart, title="The records of the speedrun")
+
+# %% [markdown]
+# *Bars: medians. Lines: from the lowest to the highest of five seeds.*
+#
+# <details><summary>Answer</summary>
+#
+# ANSWER
+# </details>
+
+# %%
+image_rows({speedrun.headline(file): speedrun.pictured(file, "digits")[:10] for file in entries})
+
+# %% [markdown]
+# *Ten samples of each record, with seed 0. None is chosen.*
+#
+# The second record changes no more than the optimizer. AdamW scales the step of each weight by
+# itself. **Muon** (Jordan et al. 2024) looks at a whole weight matrix. Let $G = U S V^\top$ be its
+# gradient with singular values $S$. Most of the step goes in the few directions where $S$ is large.
+# Muon replaces $S$ by ones:
+#
+# $$W \leftarrow W - \eta\, U V^\top$$
+#
+# A singular value decomposition in every step would take too long. Five rounds of a polynomial in
+# $G G^\top$ come near enough (`orthogonalize` in `diffusion_lib/optimizers.py`). Below, $G$ is the
+# gradient of a layer of the bundled model, for 64 portraits.
+#
+# **Predict.** By which factor do the largest and the smallest singular value of $G$ differ?
+
+# %%
+x0 = to_images(load_images("faces", 16)[:64]).to(device)  # (64, 3, 16, 16)
+t = torch.randint(1000, (64,)).to(device)
+diffusion.loss(x0, t, torch.randn(64, 3, 16, 16).to(device)).backward()
+gradient = diffusion.network.down[0][0].residual.conv2.weight.grad.flatten(1)  # (C, 9 C)
+lines = {
+    "gradient": torch.linalg.svdvals(gradient / gradient.norm()).cpu(),
+    "orthogonalized": torch.linalg.svdvals(orthogonalize(gradient[None])[0]).cpu(),
+}
+axis = {"xlabel": "number", "yscale": "log", "ylabel": "singular value"}
+charts.curves(range(len(gradient)), lines, "Singular values of a gradient", **axis)
+
+# %% [markdown]
+# *Singular values, the largest first, of a gradient of length 1 and of Muon's step.*
+
+# %%
+for name, values in lines.items():
+    print(f"{name:>15}: largest / smallest = {values[0] / values[-1]:.3g}")
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# ANSWER2
+# </details>
+#
+# The third record is another network: the **diffusion transformer**, DiT for short (Peebles and Xie
+# 2022, [arXiv 2212.09748](https://arxiv.org/abs/2212.09748)). It cuts the image into patches of 2x2
+# pixels, turns each into a vector of 96 numbers, a **token**, and lets all tokens attend to each
+# other, as on page 03 the pixels of a small feature map do. Ours ends with two convolutions that see
+# the pixels. It is `diffusion_lib/networks/dit.py`, 150 lines that you can read with what page 03 has
+# built.
+#
+# To enter the race, copy the last of these files, change it, and run `python -m
+# diffusion_lib.benchmark speedrun my_file.py`: half an hour on two cores.
 
 # %% [markdown]
 # ## What you now know

@@ -1,0 +1,41 @@
+"""The settings with which `train` trains where no flag says otherwise. It imports nothing heavy.
+
+On a CPU it is the recipe of the latest record of the speedrun (data/measurements/records); page 06b
+tells how it was found.
+"""
+
+from diffusion_lib.config import TrainConfig
+
+# For a CPU: a small transformer that predicts the clean image, with Muon.
+CPU = {
+    "beta_schedule": "cosine",
+    "shift": 0.5,
+    "prediction": "x0",
+    "timestep_sampling": "logit_normal",
+    "network": "dit",
+    "width": 96,
+    "blocks": 3,
+    "batch_size": 32,
+    "optimizer": "muon",
+    "lr": 8e-3,
+    "warmup": 20,
+}
+# For a GPU: a U-Net as the full runs have it (page 08).
+GPU = {"beta_schedule": "cosine", "prediction": "v"}
+CHOSEN = {*CPU, *GPU, "precision"}  # by the recipe
+
+
+def recipe(device: str, bfloat16: bool) -> dict:
+    """Options of `TrainConfig`, for this kind of device.
+
+    bfloat16: whether the CPU computes in it (`devices.has_bfloat16`).
+    """
+    if device != "cpu":
+        return GPU
+    return {**CPU, "precision": "bfloat16" if bfloat16 else "float32"}
+
+
+def as_flags(options: dict) -> str:
+    """The options as one would write them on the command line, without those that are as usual."""
+    usual = TrainConfig()
+    return " ".join(f"--{k} {v}" for k, v in options.items() if v != getattr(usual, k))

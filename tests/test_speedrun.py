@@ -1,0 +1,139 @@
+"""The speedrun and the table of predictions: what is counted, kept and refused."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from diffusion_lib import InputError, TrainConfig
+from diffusion_lib.benchmark import predictions, quality, records, speedrun
+from diffusion_lib.benchmark.contestants import Contestant
+from diffusion_lib.images.cache import load_images
+from diffusion_lib.recipe import CPU, as_flags, recipe
+
+CONTESTANT = '''"""The mean image
+
+Nothing is learned.
+"""
+
+import torch
+from torch import nn
+
+from diffusion_lib.benchmark.contestants import Contestant
+
+
+def contestant(pixels, seed):
+    mean = pixels.float().mean(0) / 127.5 - 1
+    network = nn.Identity()
+
+    def sample(count):
+        for _ in range(%d):
+            network(torch.zeros(count, 1))
+        return mean.expand(count, -1, -1, -1)
+
+    return Contestant(network, 1, lambda progress: None, lambda x: x, sample)
+'''
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    """A speedrun of a moment: forty images of each set, and judges that know fewer."""
+    monkeypatch.setattr(speedrun, "load_images", lambda name, size: load_images(name, size)[:40])
+    monkeypatch.setattr(speedrun, "SECONDS", 0.01)
+    monkeypatch.setattr(quality, "SAMPLES", 50)
+
+
+@pytest.mark.slow
+def test_a_contestant_is_measured_once_and_shown(few_images, tmp_path, capsys):
+    file = tmp_path / "mean.py"
+    file.write_text(CONTESTANT % 25)
+    speedrun.speedrun([str(file)], seeds=1)
+    found = records.read(tmp_path / "mean.jsonl")
+    assert [(record["data"], record["seed"]) for record in found] == [("faces", 0), ("digits", 0)]
+    assert all(record["kernel"] > 0.5 and record["recall"] == 0 for record in found)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"mean_faces.png", "mean_digits.png"}
+    mean = load_images("digits", 16)[:40].float().mean(0)
+    assert (speedrun.pictured(file, "digits") - mean).abs().max() < 2
+    assert "The mean image" in capsys.readouterr().out
+    speedrun.speedrun([str(file)], seeds=1)
+    assert records.read(tmp_path / "mean.jsonl") == found
+
+
+@pytest.mark.slow
+def test_too_many_calls_are_refused(few_images, tmp_path):
+    file = tmp_path / "slow.py"
+    file.write_text(CONTESTANT % 26)
+    with pytest.raises(InputError, match=r"slow\.py calls its network 26 times .* 25"):
+        speedrun.speedrun([str(file)], seeds=1)
+    assert records.read(tmp_path / "slow.jsonl") == []
+
+
+@pytest.mark.parametrize("text", ["1 / 0", "x = 1", "not python"])
+def test_what_is_no_contestant_is_named(tmp_path, text):
+    (tmp_path / "wrong.py").write_text(text)
+    for file in ("wrong.py", "missing.py"):
+        with pytest.raises(InputError, match=f"{file} is no contestant"):
+            speedrun.load(tmp_path / file)
+
+
+def test_images_are_counted_of_one_kind_of_network_only():
+    class Network(nn.Module):
+        def forward(self, x):
+            return self.inner(x)
+
+    network = Network()
+    network.inner = nn.Identity()
+    with speedrun.images_counted(Network) as count:
+        network(torch.zeros(3, 1))
+        network(torch.zeros(4, 1))
+    network(torch.zeros(9, 1))
+    assert count == [7]
+
+
+def test_every_record_is_of_five_seeds_and_better_than_the_one_before_on_one_set_at_least():
+    files = speedrun.records()
+    assert len(files) >= 5
+    medians = []
+    for file in files:
+        found = records.read(file.with_suffix(".jsonl"))
+        for data in speedrun.SETS:
+            assert {r["seed"] for r in found if r["data"] == data} == set(range(5)), file
+            channels = 3 if data == "faces" else 1
+            assert speedrun.pictured(file, data).shape == (speedrun.SHOWN, channels, 16, 16)
+        middle = records.medians(found, ("data",), "kernel")
+        medians.append([middle[data,][1] for data in speedrun.SETS])
+    for before, after in pairwise(medians):
+        assert any(new < old for old, new in zip(before, after, strict=True))
+
+
+def test_the_records_are_made_by_files_that_can_be_run():
+    for file in speedrun.records():
+        contestant = speedrun.load(file)(torch.zeros(4, 1, 16, 16, dtype=torch.uint8), 3)
+        assert isinstance(contestant, Contestant) and contestant.model is not None
+
+
+def test_the_recipe_is_that_of_the_latest_record():
+    assert recipe("cpu", True)["precision"] == "bfloat16"
+    assert recipe("cpu", False)["precision"] == "float32"
+    source = speedrun.records()[-1].read_text()
+    for option, value in CPU.items():
+        assert f"{option}={value!r},".replace("'", '"') in source
+
+
+def test_options_are_shown_as_flags_without_those_that_are_as_usual():
+    assert as_flags({"lr": 0.5, "batch_size": 64, "network": "dit"}) == "--lr 0.5 --network dit"
+
+
+def test_each_prediction_is_a_configuration():
+    configs = [TrainConfig(**{**CPU, **changed}) for changed in predictions.CHOICES.values()]
+    assert len(set(map(str, configs))) == len(predictions.CHOICES)
+
+
+def test_the_better_rate_is_that_with_the_smaller_distance():
+    def record(choice, lr, kernel, seed=0):
+        return {"choice": choice, "data": "faces", "lr": lr, "seed": seed, "kernel_20": kernel}
+
+    some = [record("v", 1, 0.3), record("v", 2, 0.2), record("x0", 1, 0.1), record("x0", 2, 0.4)]
+    some.append(record("v", 1, 0.0, seed=1))
+    assert predictions.better_rates(some) == {("v", "faces"): 2, ("x0", "faces"): 1}
