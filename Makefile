@@ -53,7 +53,7 @@ demo: $(READY)
 	    --num_images 64 --seed 0 --sampler dpm_solver_sde --scale 8 --grid --strip --gif
 	@echo "Open out/demo/demo_grid.png, and out/demo/demo.gif, how they emerged from noise."
 	@echo "Next: make lab. Or with a folder of your own:"
-	@echo "    $(BIN)/simple-diffusion train mine path/to/images --image_size 32 --width 32 --minutes 9"
+	@echo "    $(BIN)/simple-diffusion train mine path/to/images --image_size 32 --minutes 9"
 
 notebooks: $(READY)
 	$(BIN)/python notebooks/build.py run
