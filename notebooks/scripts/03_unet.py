@@ -731,6 +731,7 @@ charts.curves(
 # |---|---|
 # | `check_sizes` | says in one line why a network of such sizes cannot be built |
 # | `UNet.enable_gradient_checkpointing` | applies `recompute` to every block, for page 08 |
+# | `UNet.hidden_weights` | the weights between the ends, for another optimizer (page 06b) |
 #
 # Ours is a simplified version of the network of Ho et al. (appendix B and their code). Theirs has one
 # more block per level on the way up, skip connections from the stem and the downsamplers too, and
