@@ -78,6 +78,9 @@ def only_run(folder: Path) -> Iterator[None]:
 def _record_rank_zero(trainer: Trainer, name: str, folder: Path) -> Iterator[Report]:
     """`record` in the process that writes."""
     config = trainer.config
+    for pictures in () if config.disable_images else (folder / "out", folder / "plot"):
+        if pictures.exists() and not pictures.is_dir():
+            raise InputError(f"{pictures} is a file, but pictures go into a folder there: move it")
     log = Log(trainer, folder / "runs" / name)
     saved = time.monotonic()
     try:
