@@ -165,8 +165,9 @@ def record_with_warnings(trainer: Trainer, folder: Path, between=lambda report: 
 
 
 def test_pictures_that_cannot_be_written_do_not_end_the_run(tmp_path):
-    (tmp_path / "out").touch()
-    first, second = record_with_warnings(make_trainer(disable_images=False), tmp_path)
+    trainer = make_trainer(disable_images=False)
+    trainer.after_step = (tmp_path / "out").touch  # a file, while the run is under way
+    first, second = record_with_warnings(trainer, tmp_path)
     assert "out/mine_epoch_001.png (" in first and "out/mine_epoch_002.png (" in second
     assert_ended_well(tmp_path, step=4, more={"out"})
 
