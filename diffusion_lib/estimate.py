@@ -11,8 +11,10 @@ from diffusion_lib import devices
 from diffusion_lib.advice import train_step_or_explain
 from diffusion_lib.distributed import world_size
 from diffusion_lib.graphs import WARM_UP
+from diffusion_lib.samplers import default_steps
 from diffusion_lib.training import Trainer
 
+SAMPLES = 16  # in the picture after an epoch
 TIMED_STEPS = 5  # after the first, on a GPU after the step is recorded
 SLOW = 1.0  # seconds: if a batch takes longer, steps with parts of it tell how long
 
@@ -69,6 +71,15 @@ def seconds_per_step(trainer: Trainer) -> float:
     more = timed(trainer, 2 * some)  # what a step takes without images is few - slope * some
     slope = (more - few) / some
     return few + slope * (size - some)
+
+
+def seconds_per_picture(trainer: Trainer, step: float) -> float:
+    """Seconds that the samples after an epoch take, if a training step takes `step`, of which a
+    forward pass is a third.
+    """
+    config = trainer.config
+    calls = config.steps or default_steps(config.sampler, config.timesteps)
+    return 0 if config.disable_images else step / 3 * SAMPLES * calls / config.batch_size
 
 
 def timed(trainer: Trainer, size: int) -> float:

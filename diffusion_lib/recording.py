@@ -36,7 +36,8 @@ def record(trainer: Trainer, name: str, folder: str | Path = ".") -> Iterator[Re
     beside it, with the settings at the start of the run.
     After every epoch: samples in folder/out/name_epoch_001.png, how one of them was
     denoised in folder/plot/name_epoch_001.png, and folder/autosave.pth, to resume from. It is also
-    written within an epoch, when the last one is `autosave_minutes` old.
+    written within an epoch, when the last one is `autosave_minutes` old. With a time limit, samples
+    are drawn after fewer epochs if they would take more than a tenth of the time.
     At the end: autosave.pth once more, and the averaged model alone as folder/name.pth.
 
     A `break`, Ctrl-C, the stop button of a notebook and SIGTERM end the run after the current step,
@@ -82,7 +83,8 @@ def _record_rank_zero(trainer: Trainer, name: str, folder: Path) -> Iterator[Rep
         if pictures.exists() and not pictures.is_dir():
             raise InputError(f"{pictures} is a file, but pictures go into a folder there: move it")
     log = Log(trainer, folder / "runs" / name)
-    saved = time.monotonic()
+    saved = drawn = time.monotonic()
+    cost = 0.0  # seconds that the last pictures took
     try:
         for report in trainer:
             log.add(report)
@@ -91,10 +93,16 @@ def _record_rank_zero(trainer: Trainer, name: str, folder: Path) -> Iterator[Rep
                 with going_on(folder / AUTOSAVE):
                     trainer.save(folder / AUTOSAVE, name=name)
                 saved = time.monotonic()
-            if report.epoch_ended and not config.disable_images:
+            # Of a run with a time limit, pictures take at most a tenth; the last ones are drawn.
+            ended = bool(config.minutes) and report.step == report.steps
+            due = not config.minutes or time.monotonic() - drawn >= 9 * cost
+            if (ended or (report.epoch_ended and due)) and not config.disable_images:
                 file = f"{name}_epoch_{report.epoch:03d}.png"
+                started = time.monotonic()
                 with going_on(folder / "out" / file):
                     draw_samples(trainer, file, folder, log)
+                drawn = time.monotonic()
+                cost = drawn - started
             yield report
     except GeneratorExit:
         pass  # a `break` in the caller's loop ends the run like any other end

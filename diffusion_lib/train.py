@@ -151,16 +151,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 def print_cost(trainer) -> None:
     """Print what a run will take, and how to make it shorter."""
-    from diffusion_lib.estimate import process_bytes, seconds_per_step
+    from diffusion_lib.estimate import process_bytes, seconds_per_picture, seconds_per_step
 
     memory = f"about {process_bytes(trainer) / 1e9:.2g} GB of memory"
     minutes = trainer.config.minutes
     if minutes:
         print(f"{minutes - trainer.seconds / 60:.3g} minutes, {memory}")
         return
-    left = trainer.steps - trainer.step
-    minutes = left * seconds_per_step(trainer) / 60
-    print(f"{left:,} steps: {duration(minutes)}, {memory}")
+    left, each = trainer.steps - trainer.step, seconds_per_step(trainer)
+    pictures = left / trainer.steps_per_epoch * seconds_per_picture(trainer, each)
+    minutes = (left * each + pictures) / 60
+    print(f"{left:,} steps and their pictures: {duration(minutes)}, {memory}")
     if minutes > LONG:
         print(f"--minutes {LONG} makes the best of {LONG} minutes")
 

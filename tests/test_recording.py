@@ -164,6 +164,25 @@ def record_with_warnings(trainer: Trainer, folder: Path, between=lambda report: 
     return [str(warning.message) for warning in caught if "cannot write" in str(warning.message)]
 
 
+def test_with_a_time_limit_pictures_take_a_tenth_of_it_and_the_last_are_drawn(
+    tmp_path, monkeypatch
+):
+    """Steps of two seconds, two an epoch; pictures take four seconds."""
+    now, drawn = [0.0], []
+
+    def draw(trainer, *_):
+        now[0] += 4
+        drawn.append(trainer.step)
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(recording, "draw_samples", draw)
+    trainer = make_trainer(minutes=4, epochs=None, disable_images=False)
+    trainer.after_step = lambda: now.__setitem__(0, now[0] + 2)
+    *_, last = record(trainer, "mine", tmp_path)
+    assert drawn[:3] == [2, 20, 38] and drawn[-1] == last.step
+    assert 100 < last.step < 120 and len(drawn) <= 8
+
+
 def test_pictures_that_cannot_be_written_do_not_end_the_run(tmp_path):
     trainer = make_trainer(disable_images=False)
     trainer.after_step = (tmp_path / "out").touch  # a file, while the run is under way

@@ -100,14 +100,14 @@ def snapshot(folder: Path) -> dict:
 
 def test_a_run_says_before_it_starts_what_it_will_take(run):
     told = run("mine").out
-    assert re.search(r"2 steps: about 1 min, about [\d.]+ GB of memory", told)
+    assert re.search(r"2 steps and their pictures: about 1 min, about [\d.]+ GB of memory", told)
     assert "--minutes" not in told
 
 
 def test_a_long_run_is_told_how_to_be_shorter(run, monkeypatch):
     monkeypatch.setattr(estimate, "seconds_per_step", lambda trainer: 4000)
     told = run("mine").out
-    assert "2 steps: about 2 h 13 min" in told and "--minutes 10 " in told
+    assert "2 steps and their pictures: about 2 h 13 min" in told and "--minutes 10 " in told
 
 
 def test_the_recipe_is_printed_without_what_was_chosen(command, images):
