@@ -90,6 +90,8 @@ def seconds_per_picture(trainer: Trainer, step: float) -> float:
 def timed(trainer: Trainer, size: int) -> float:
     """Mean seconds of some steps with so many images, of a copy of the run."""
     config = replace(trainer.config, batch_size=size, accumulate=1)
+    if trainer.device.type == "cpu":  # where it changes little, and to compile takes long
+        config = replace(config, compile="off")
     labels = trainer.batches.labels if trainer.diffusion.classes else None
     twin = Trainer(copy.deepcopy(trainer.diffusion), trainer.batches.pixels, config, labels)
     for _ in range(WARM_UP + 1 if twin.device.type == "cuda" else 1):

@@ -253,6 +253,8 @@ def resumed_config(settings: dict, chosen: dict) -> TrainConfig:
             "this run was trained with --continuous, which no longer exists: its model still works "
             "in predict and evaluate, but training cannot be resumed"
         )
+    if "optimizer" not in settings:  # a run from when --minutes was of a session, not of the run
+        settings["minutes"] = 0.0
     # An option that is newer than the run has its default.
     try:
         settings = asdict(TrainConfig(**settings))

@@ -52,10 +52,10 @@ assert ipywidgets.__version__ == "7.7.1"
 print(environment.problems())
 print(len(features.efficientnet_features("cpu")(torch.zeros(2, 3, 16, 16))))
 box = widgets.schedule_explorer({"face": load_images("faces", 16)[0]})
-controls, figure, words = box.children
+*rows, figure, words = box.children
 before, jpeg = figure.value, io.BytesIO()
 Image.new("RGB", (90, 60), "green").save(jpeg, "jpeg")
-names, upload = controls.children[2].children
+names, upload = rows[1].children[2].children
 upload.metadata, upload.data, upload._counter = [{"name": "mine.jpg"}], [jpeg.getvalue()], 1
 print(names.value, figure.value != before)
 noise = torch.randn(1, 3, 16, 16)

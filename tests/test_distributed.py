@@ -17,6 +17,7 @@ from diffusion_lib.files import load_checkpoint
 pytestmark = pytest.mark.slow
 
 RUN = ["mine", "digits", "-i8", "--width=8", "-t20", "-b500", "--epochs=2", "--report_every=4"]
+RUN += ["--network=unet", "--optimizer=adamw", "--precision=float32"]
 QUIET = ["--disable_images", "--disable_tensorboard", "--device=cpu"]
 
 

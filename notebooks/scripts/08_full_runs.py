@@ -140,10 +140,9 @@ drawings.run_files()
 
 # %%
 def as_flags(config):
-    """The settings that differ from the defaults, as flags of the command line."""
-    usual = asdict(TrainConfig())
-    changed = {key: value for key, value in asdict(config).items() if value != usual[key]}
-    return [f"--{key}" if value is True else f"--{key}={value}" for key, value in changed.items()]
+    """The settings as flags of the command line, which would choose some of them otherwise."""
+    given = {key: value for key, value in asdict(config).items() if value not in (None, "", False)}
+    return [f"--{key}" if value is True else f"--{key}={value}" for key, value in given.items()]
 
 
 # %%
