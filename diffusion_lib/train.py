@@ -167,7 +167,9 @@ def print_cost(trainer) -> None:
 
 
 def duration(minutes: float) -> str:
-    """about 3 h 20 min"""
+    """about 3 h 20 min, or about 40 s"""
+    if minutes < 1:
+        return f"about {max(10, 10 * round(6 * minutes))} s"
     minutes = max(1, round(minutes))
     return (
         f"about {minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"about {minutes} min"

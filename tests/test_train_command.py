@@ -100,7 +100,7 @@ def snapshot(folder: Path) -> dict:
 
 def test_a_run_says_before_it_starts_what_it_will_take(run):
     told = run("mine").out
-    assert re.search(r"2 steps and their pictures: about 1 min, about [\d.]+ GB of memory", told)
+    assert re.search(r"2 steps and their pictures: about \d+ s, about [\d.]+ GB of memory", told)
     assert "--minutes" not in told
 
 
