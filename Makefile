@@ -12,7 +12,7 @@ LINT = $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
 .PHONY: help lab test check test-gpu demo notebooks weights address site clean
 
 help:
-	@echo "make lab        open the course in JupyterLab, in copies that are yours to change (work/)"
+	@echo "make lab        open the course in JupyterLab, in copies that are yours to change (my_pages/)"
 	@echo "make test       run every test and every notebook"
 	@echo "make check      the linter and the quick tests, in two minutes"
 	@echo "make test-gpu   on a machine with a GPU of NVIDIA: the tests that need one, and every page there"
@@ -30,7 +30,7 @@ lab: $(READY)
 	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' \
 	    > .venv/share/jupyter/lab/settings/overrides.json
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) \
-	    --LabApp.default_url=/lab/tree/work/00_start_here.ipynb
+	    --LabApp.default_url=/lab/tree/my_pages/00_start_here.ipynb
 
 # Two files at a time, in the order of their names; a page is one file, whose cells share a kernel.
 # Each has one thread: with more, they would wait for each other.

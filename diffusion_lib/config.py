@@ -41,6 +41,7 @@ STEPS = f"number of sampling steps (default: {STEPS})"
 DEVICE = "cuda, cuda:1, mps or cpu; auto: the fastest available"
 PRECISION = "number format of the network; auto: the fastest that the device supports well"
 
+SAMPLES = 16  # in the picture after an epoch
 MANY_EPOCHS = 10**6  # more than any run has
 
 

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from diffusion_lib import devices
 from diffusion_lib.advice import train_step_or_explain
+from diffusion_lib.config import SAMPLES
 from diffusion_lib.distributed import world_size
 from diffusion_lib.graphs import WARM_UP
 from diffusion_lib.samplers import default_steps
 from diffusion_lib.training import Trainer
 
-SAMPLES = 16  # in the picture after an epoch
 TIMED_STEPS = 5  # after the first, on a GPU after the step is recorded
 SLOW = 1.0  # seconds: if a batch takes longer, steps with parts of it tell how long
 
@@ -51,14 +51,16 @@ def training_bytes(trainer: Trainer) -> int:
     return round(fixed + one * trainer.local_batch_size / trainer.config.accumulate)
 
 
-def process_bytes(trainer: Trainer) -> int:
-    """About how many bytes the process will have at most, on a CPU: what it has now, and what
-    training and pictures add to that.
+def memory_bytes(trainer: Trainer) -> int:
+    """About how many bytes a run takes at most: on a GPU `training_bytes`, on a CPU what the
+    process has now, and what training and pictures add to that.
 
     Beside what `training_bytes` counts there are gradients of activations, for a short time, and
     blocks of memory that fit nothing else. Measured on networks of both kinds it is about half as
     much again, and 0.1 GB for pictures.
     """
+    if trainer.device.type != "cpu":
+        return training_bytes(trainer)
     there = 2 * 4 * sum(w.numel() for w in trainer.weights)  # the weights and their average
     added = 1.5 * training_bytes(trainer) - there
     return round(devices.peak_memory(trainer.device) + added + 1e8)
@@ -78,13 +80,14 @@ def seconds_per_step(trainer: Trainer) -> float:
     return few + slope * (size - some)
 
 
-def seconds_per_picture(trainer: Trainer, step: float) -> float:
-    """Seconds that the samples after an epoch take, if a training step takes `step`, of which a
-    forward pass is a third.
+def seconds_left(trainer: Trainer, step: float) -> float:
+    """Seconds of the steps to come and of the samples after each epoch, if a step takes `step`, of
+    which a forward pass is a third.
     """
     config = trainer.config
     calls = config.steps or default_steps(config.sampler, config.timesteps)
-    return 0 if config.disable_images else step / 3 * SAMPLES * calls / config.batch_size
+    picture = 0 if config.disable_images else step / 3 * SAMPLES * calls / config.batch_size
+    return (trainer.steps - trainer.step) * (step + picture / trainer.steps_per_epoch)
 
 
 def timed(trainer: Trainer, size: int) -> float:

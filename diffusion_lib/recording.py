@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from diffusion_lib import distributed
+from diffusion_lib.config import SAMPLES
 from diffusion_lib.errors import InputError, out_of_memory
 from diffusion_lib.files import append, first_line, save_file
 from diffusion_lib.images.pixels import to_pixels
@@ -189,7 +190,7 @@ def step_of(line: str) -> int:
         return -1
 
 
-def draw_samples(trainer: Trainer, file: str, folder: Path, log: Log, count: int = 16) -> None:
+def draw_samples(trainer: Trainer, file: str, folder: Path, log: Log, count: int = SAMPLES) -> None:
     """Samples of the averaged model, always from the same noise, so that epochs compare. Those of a
     model with labels show each class, in a row.
     """

@@ -28,6 +28,7 @@ class Run(Protocol):
     scaler: torch.amp.GradScaler
     step: int
     steps: int
+    most_steps: int
     seconds: float
 
 
@@ -78,6 +79,8 @@ def restore(run: Run, checkpoint: dict) -> None:
     if training["scaler"] and run.scaler.is_enabled():
         run.scaler.load_state_dict(training["scaler"])
     run.step, run.seconds = training["step"], float(training["seconds"])
+    if run.config.minutes:  # as many as were thought to fit, until the next ones are timed
+        run.steps = min(max(training["steps"], run.step + 1), run.most_steps)
 
 
 def signature(pixels: Tensor, labels: Tensor) -> Tensor:

@@ -151,16 +151,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def print_cost(trainer) -> None:
     """Print what a run will take, and how to make it shorter."""
-    from diffusion_lib.estimate import process_bytes, seconds_per_picture, seconds_per_step
+    from diffusion_lib.estimate import memory_bytes, seconds_left, seconds_per_step
 
-    memory = f"about {process_bytes(trainer) / 1e9:.2g} GB of memory"
+    memory = f"about {memory_bytes(trainer) / 1e9:.2g} GB of memory"
     minutes = trainer.config.minutes
     if minutes:
         print(f"{minutes - trainer.seconds / 60:.3g} minutes, {memory}")
         return
-    left, each = trainer.steps - trainer.step, seconds_per_step(trainer)
-    pictures = left / trainer.steps_per_epoch * seconds_per_picture(trainer, each)
-    minutes = (left * each + pictures) / 60
+    minutes = seconds_left(trainer, seconds_per_step(trainer)) / 60
+    left = trainer.steps - trainer.step
     print(f"{left:,} steps and their pictures: {duration(minutes)}, {memory}")
     if minutes > LONG:
         print(f"--minutes {LONG} makes the best of {LONG} minutes")
@@ -170,26 +169,25 @@ def duration(minutes: float) -> str:
     """about 3 h 20 min, or about 40 s"""
     if minutes < 1:
         return f"about {max(10, 10 * round(6 * minutes))} s"
-    minutes = max(1, round(minutes))
-    return (
-        f"about {minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"about {minutes} min"
-    )
+    hours, minutes = divmod(round(minutes), 60)
+    return f"about {hours} h {minutes} min" if hours else f"about {minutes} min"
 
 
 def print_dry_run(trainer) -> None:
     """Print what a run would do and need. Some steps are run, to time them."""
     from diffusion_lib.compiling import flops
     from diffusion_lib.distributed import rank, world_size
-    from diffusion_lib.estimate import seconds_per_step, training_bytes
+    from diffusion_lib.estimate import memory_bytes, seconds_left, seconds_per_step
 
     config, pixels = trainer.config, trainer.batches.pixels
-    memory, left = training_bytes(trainer), trainer.steps - trainer.step
+    memory, left = memory_bytes(trainer), trainer.steps - trainer.step
     operations = flops(trainer.diffusion.network, pixels.shape[1:])
     each = seconds_per_step(trainer)
     if rank() > 0:
         return
     steps = "" if config.minutes else f"{left:,}: "
-    time = f"{config.minutes:g} min" if config.minutes else duration(left * each / 60)
+    minutes = seconds_left(trainer, each) / 60
+    time = f"{config.minutes:g} min" if config.minutes else duration(minutes)
     precision = str(trainer.diffusion.precision).removeprefix("torch.")
     processes = f", {world_size()} processes" if world_size() > 1 else ""
     print(
@@ -204,7 +202,7 @@ def print_dry_run(trainer) -> None:
         f"{'device':<20}{trainer.device} in {precision}{processes}",
         f"{'memory':<20}about {memory / 1e9:.2g} GB",
         f"{'steps':<20}{steps}{trainer.steps_per_epoch:,} an epoch",
-        f"{'time':<20}{time}, at {each:.3g} s a step, without the samples after each epoch",
+        f"{'time':<20}{time}, at {each:.3g} s a step, with the samples after each epoch",
         "a dry run: nothing is saved, except decoded images in the cache",
         sep="\n",
     )

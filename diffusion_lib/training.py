@@ -139,7 +139,7 @@ class Trainer:
             # Several processes have to stop at the same step: they agree at reports only.
             alone = distributed.world_size() == 1
             if clock.limited and (alone or report_now):
-                steps = clock.steps(self.step, self.most_steps)
+                steps = clock.steps(self.step, self.steps, self.most_steps)
                 self.steps = distributed.same(steps, self.device)
             self.after_step()
             if report_now or self.step >= self.steps or (self.stopping and alone):

@@ -4,7 +4,7 @@ The scripts in `notebooks/scripts/` are the source of every input; `notebooks/*.
 inputs with their outputs. `run` makes the notebooks again, executed, with nothing in them that
 differs from one run to the next. `address` stamps the repository's address, which pyproject.toml
 knows, into the badge and the set-up cell of every script and notebook, and into the README and
-CITATION.cff. `map` writes the table of the pages into page 00 (to be run then) and the README. `copy` puts copies of the pages into `work/`, which git ignores: there learners change
+CITATION.cff. `map` writes the table of the pages into page 00 (to be run then) and the README. `copy` puts copies of the pages into `my_pages/`, which git ignores: there learners change
 and save what they like.
 """
 
@@ -24,7 +24,7 @@ from diffusion_lib.course import PAGES
 
 NOTEBOOKS = Path(__file__).parent
 SCRIPTS = NOTEBOOKS / "scripts"
-COPIES = NOTEBOOKS.parent / "work"
+COPIES = NOTEBOOKS.parent / "my_pages"
 # Where the table of the pages stands: a file, the folder of the pages seen from there, and what
 # comes before each line.
 MAPS = (

@@ -10,7 +10,7 @@ from torch import nn
 from diffusion_lib import TrainConfig, Trainer
 from diffusion_lib.compiling import flops
 from diffusion_lib.diffusion import build
-from diffusion_lib.estimate import seconds_per_picture, seconds_per_step, training_bytes
+from diffusion_lib.estimate import seconds_left, seconds_per_step, training_bytes
 from diffusion_lib.networks.original import OriginalUNet
 from diffusion_lib.networks.unet import UNet
 
@@ -72,6 +72,6 @@ def test_a_step_is_timed_by_a_copy_of_the_run(monkeypatch, size, timed):
 
 
 def test_pictures_take_a_third_of_a_step_for_each_call_of_the_network():
-    trainer = make_trainer(batch_size=32, sampler="ddim", steps=10)
-    assert seconds_per_picture(trainer, 6.0) == pytest.approx(6 / 3 * 16 / 32 * 10)
-    assert seconds_per_picture(make_trainer(disable_images=True), 6.0) == 0
+    trainer = make_trainer(batch_size=8, sampler="ddim", steps=10, epochs=3)  # one step an epoch
+    assert seconds_left(trainer, 6.0) == pytest.approx(3 * (6 + 6 / 3 * 16 / 8 * 10))
+    assert seconds_left(make_trainer(batch_size=8, epochs=3, disable_images=True), 6.0) == 18

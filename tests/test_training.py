@@ -4,6 +4,7 @@ import copy
 import math
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -337,14 +338,22 @@ def test_a_run_with_a_time_limit_goes_on_for_what_is_left(monkeypatch, tmp_path)
     for clock in ("monotonic", "perf_counter"):
         monkeypatch.setattr(time, clock, lambda: now[0])
     first, second = (make_trainer(minutes=2, epochs=None, report_every=1) for _ in range(2))
+    rates = []
+
+    def after_step(trainer):
+        now[0] += 2
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+
     for trainer in (first, second):
-        trainer.after_step = lambda: now.__setitem__(0, now[0] + 2)
+        trainer.after_step = partial(after_step, trainer)
     for report in first:
         first.stopping = report.step == 20
     first.save(tmp_path / "run.pth")
     second.restore(load_checkpoint(tmp_path / "run.pth"))
     list(second)
     assert second.seconds == pytest.approx(120, abs=5) and 58 <= second.step <= 62
+    after_warmup = rates[5:]
+    assert all(b < a + 2e-5 for a, b in pairwise(after_warmup)) and rates[-1] < 1e-5
 
 
 def test_a_break_leaves_the_trainer_usable():
