@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_lib.errors import InputError
-from diffusion_lib.networks.layers import recompute, sinusoidal_embedding, zeroed
+from diffusion_lib.networks.layers import embed_labels, recompute, sinusoidal_embedding, zeroed
 from diffusion_lib.networks.unet import ResidualBlock
 
 HEAD = 32  # channels of an attention head
@@ -133,11 +133,7 @@ class DiT(nn.Module):
         int64, -1 where unknown. None: all are unknown.
         """
         condition = self.time(sinusoidal_embedding(t, self.width).to(x.dtype))  # (N, width)
-        for column, embedding in enumerate(self.labels):
-            label = (
-                torch.full_like(t, -1, dtype=torch.long) if labels is None else labels[:, column]
-            )
-            condition = condition + embedding(label + 1)
+        condition = condition + embed_labels(self.labels, labels, t)
         patches = F.pixel_unshuffle(x, self.patch)  # (N, channels patch^2, S / patch, S / patch)
         tokens = self.stem(patches.flatten(2).transpose(1, 2)) + self.places  # (N, tokens, width)
         for block in self.blocks:

@@ -108,3 +108,13 @@ def recompute(modules: Iterable[nn.Module]) -> None:
     for module in modules:
         forward = partial(checkpoint, module.forward, use_reentrant=False, preserve_rng_state=False)
         vars(module).setdefault("forward", forward)  # once, however often this is called
+
+
+def embed_labels(embeddings: nn.ModuleList, labels: Tensor | None, t: Tensor) -> Tensor | int:
+    """The sum of the class embeddings of the images, (N, size); 0 for a network without labels.
+
+    labels: int64, (N, columns), -1 where unknown; None: all are unknown. t: (N,).
+    """
+    if labels is None:
+        labels = torch.full((len(t), len(embeddings)), -1, device=t.device)
+    return sum(embedding(labels[:, n] + 1) for n, embedding in enumerate(embeddings))

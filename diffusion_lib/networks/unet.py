@@ -20,6 +20,7 @@ from diffusion_lib.errors import InputError
 from diffusion_lib.networks.layers import (
     Attention,
     Upsample,
+    embed_labels,
     group_norm,
     recompute,
     sinusoidal_embedding,
@@ -173,11 +174,7 @@ class UNet(nn.Module):
         int64, -1 where unknown. None: all are unknown.
         """
         time = self.time(sinusoidal_embedding(t, self.width).to(x.dtype))  # (N, 4 width)
-        for column, embedding in enumerate(self.labels):
-            label = (
-                torch.full_like(t, -1, dtype=torch.long) if labels is None else labels[:, column]
-            )
-            time = time + embedding(label + 1)
+        time = time + embed_labels(self.labels, labels, t)
         x = self.stem(x)
         skips = []
         for blocks, downsampler in zip(self.down, self.downsamplers, strict=True):

@@ -713,6 +713,7 @@ charts.curves(
 # | Also there | Why |
 # |---|---|
 # | `GroupNorm`, `Upsample` | PyTorch's layers; compiled for a GPU, they keep images in the layout that convolutions want |
+# | `embed_labels` | adds up the embeddings of an image's labels, for page 07 |
 # | `recompute` | saves memory in the training of large networks, by computing a part twice |
 
 # %% [markdown]
