@@ -1,5 +1,6 @@
 """The checks of the exercises: fed the wrong answers that learners give, they say what is wrong."""
 
+import re
 from importlib import import_module
 from pkgutil import iter_modules
 
@@ -37,7 +38,16 @@ def test_each_wrong_answer_is_told_apart(check, capsys):
 
 @pytest.mark.parametrize("check", RIGHT)
 def test_a_right_answer_is_right_however_it_is_computed(check, capsys):
-    assert said(capsys, check, RIGHT[check]) == "Correct!"
+    assert said(capsys, check, RIGHT[check]).startswith("Your answer: correct!")
+
+
+def test_it_is_said_whose_answer_is_right_and_what_it_was_given(capsys):
+    def difference_solution(a, b):
+        return RIGHT["check_difference"](a, b)
+
+    assert said(capsys, "check_difference", difference_solution) == "The solution: correct!"
+    verdict = said(capsys, "check_difference", lambda one, other: (one * other).flatten(1).sum(1))
+    assert re.search(r"It is given one = -?\d\.\d{3}, .*; other = ", verdict)
 
 
 @pytest.mark.parametrize("check", WRONG)
@@ -59,4 +69,6 @@ def test_an_answer_that_stops_is_told_in_which_line():
 
 def test_whole_numbers_are_told_without_decimals():
     exercise = Exercise(lambda x: x, [], [(torch.tensor([13, 10]),)])
-    assert exercise.judge(lambda x: x - 1).endswith("it gives 12, 9, not 13, 10.")
+    assert exercise.judge(lambda x: x - 1).endswith(
+        "it gives 12, 9, not 13, 10. It is given x = 13, 10."
+    )

@@ -145,7 +145,7 @@ def test_each_exercise_has_a_stub_a_check_and_a_folded_solution(path):
         check = re.search(r"exercises\.(check_\w+)", stub.source)[1]
         assert f"exercises.{check}(" in solution.source
         assert "Not tried yet" in stub.outputs[0].text
-        assert solution.outputs[0].text.startswith("Correct!")
+        assert solution.outputs[0].text.startswith("The solution: correct!")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, **by_name)
@@ -174,6 +174,22 @@ def test_a_page_of_the_main_road_takes_an_hour_at_most(path):
 def test_prose_uses_the_words_of_the_field(path):
     prose = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
     assert not [match for text in prose for match in re.findall(UNWANTED, text, re.IGNORECASE)]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS[:-1], **by_name)
+def test_a_page_ends_with_a_link_to_the_next_one(path):
+    last = read(path).cells[-1].source.split("**Next:**")[1]
+    following = next(page for page in MAIN_ROAD if page.name > path.name)
+    assert f"]({following.name})" in last
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **by_name)
+def test_links_between_pages_lead_somewhere(path):
+    prose = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    headings = re.findall(r"^#+ (.*)", "\n".join(prose), re.MULTILINE)
+    for file, heading in re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", "\n".join(prose)):
+        assert not file or (path.parent / file).is_file(), file
+        assert not heading or heading in [text.replace(" ", "-") for text in headings], heading
 
 
 def test_training_begins_early_on_page_04():

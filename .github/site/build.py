@@ -52,6 +52,7 @@ def linked(text: str, page: str) -> str:
             return match[0]
         return f"]({ADDRESS}/blob/main/{path})"
 
+    text = re.sub(r"\]\(#\S+\)", lambda match: match[0].lower(), text)  # headings of the page
     text = text.replace("](../../issues/", f"]({ADDRESS}/issues/")
     return re.sub(r"\]\((?!\w+:|#|<)([^)\s#]+)\)", link, text)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diffusion_lib.exercises.judge import Exercise
+from diffusion_lib.exercises.judge import Exercise, say
 from diffusion_lib.schedules import NoiseSchedule
 
 _random = torch.Generator().manual_seed(0)
@@ -191,19 +191,19 @@ _crossing = Exercise(
 
 def check_add_noise(function: Callable[[Tensor, int, Tensor, Tensor], Tensor]) -> None:
     """add_noise(x0, t, noise, betas) -> x_t, shape of x0; betas are (T,)."""
-    print(_add_noise.judge(function))
+    say(_add_noise.judge(function), function)
 
 
 def check_recover_x0(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
     """recover_x0(x_t, noise, alpha_bar) -> x_0, shape of x_t."""
-    print(_recover_x0.judge(function))
+    say(_recover_x0.judge(function), function)
 
 
 def check_jump_on(function: Callable[[Tensor, Tensor, float, float], Tensor]) -> None:
     """jump_on(x_s, noise, alpha_bar_s, alpha_bar_t) -> x_t, shape of x_s, for s < t."""
-    print(_jump_on.judge(function))
+    say(_jump_on.judge(function), function)
 
 
 def check_crossing(function: Callable[[Tensor, float], int]) -> None:
     """crossing(alpha_bars, variance) -> the first t at which the noise has more variance."""
-    print(_crossing.judge(function))
+    say(_crossing.judge(function), function)

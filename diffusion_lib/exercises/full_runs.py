@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from diffusion_lib.exercises.judge import Exercise
+from diffusion_lib.exercises.judge import Exercise, say
 
 
 def _epochs(passes: float = 3, a_unit: float = 3600, rounded: Callable = math.floor) -> Callable:
@@ -197,12 +197,12 @@ _checkpoint = Exercise(
 
 def check_epochs_in(function: Callable[[float, int, float, float, float], int]) -> None:
     """epochs_in(hours, images, operations, speed, share) -> whole epochs, an int."""
-    print(_epochs_in.judge(function))
+    say(_epochs_in.judge(function), function)
 
 
 def check_parts_that_fit(function: Callable[[int, float, float, float], int]) -> None:
     """parts_that_fit(batch_size, fixed, each, memory) -> the least number of parts, an int."""
-    print(_parts.judge(function))
+    say(_parts.judge(function), function)
 
 
 def check_checkpoint(function: Callable) -> None:
@@ -211,4 +211,4 @@ def check_checkpoint(function: Callable) -> None:
     def resume() -> Tensor | None:
         return _resumed(function)
 
-    print(_checkpoint.judge(resume))
+    say(_checkpoint.judge(resume), function)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diffusion_lib.exercises.judge import CORRECT, Exercise
+from diffusion_lib.exercises.judge import CORRECT, Exercise, say
 
 _random = torch.Generator().manual_seed(7)
 _x0, _gradient = torch.randn(2, 3, 1, 4, 4, generator=_random, dtype=torch.float64)
@@ -104,7 +104,7 @@ _combine = Exercise(
 
 def check_move_by_gradient(function: Callable[[Tensor, Tensor, float, float, float], Tensor]):
     """move_by_gradient(x0, gradient, signal, sigma, scale) -> x0, shape of x0."""
-    print(_move_by_gradient.judge(function))
+    say(_move_by_gradient.judge(function), function)
 
 
 def check_drop(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
@@ -118,9 +118,9 @@ def check_drop(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
                 "Not yet: the labels are right, but you changed them in place: what is dropped in "
                 "one batch stays dropped in the data set. Make a new tensor, by torch.where."
             )
-    print(verdict)
+    say(verdict, function)
 
 
 def check_combine(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
     """combine(unknown, known, scale) -> the guided prediction, shape of both."""
-    print(_combine.judge(function))
+    say(_combine.judge(function), function)

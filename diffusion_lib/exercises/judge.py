@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 NOT_TRIED = "Not tried yet: put your answer in place of `raise NotImplementedError`."
-CORRECT = "Correct!"
+CORRECT = "correct!"
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,37 @@ class Exercise:
         for mistake, explanation in self.mistakes:
             if agree(given, [mistake(*case) for case in self.cases]):
                 return f"Not yet: {explanation}"
-        return f"Not yet: for the first case it gives {short(given[0])}, not {short(right[0])}."
+        return (
+            f"Not yet: for the first case it gives {short(given[0])}, not {short(right[0])}."
+            f"{arguments(function, self.cases[0])}"
+        )
+
+
+def say(verdict: str, function: Callable) -> None:
+    """Print what is to be said of a learner's function, or of a page's, which is NAME_solution."""
+    if getattr(function, "__name__", "").endswith("_solution"):
+        print(f"The solution: {verdict}")
+    elif verdict == CORRECT:
+        print(f"Your answer: {verdict} Compare it with the solution below.")
+    else:
+        print(verdict)
 
 
 def several(said: list[str]) -> str:
     """One sentence, or more, on mistakes that are made together."""
     numbers = ("", "", "two things: ", "three things: ")
     return f"{numbers[len(said)]}{'; and '.join(said)}."
+
+
+def arguments(function: Callable, case: tuple[Any, ...]) -> str:
+    """A sentence with the numbers that a function is given, by the names it has for them."""
+    code = getattr(function, "__code__", None)
+    named = [
+        f"{name} = {short(value)}"
+        for name, value in zip(code.co_varnames if code else (), case, strict=False)
+        if isinstance(value, Tensor | int | float)
+    ]
+    return f" It is given {'; '.join(named)}." if named else ""
 
 
 def line_of(error: BaseException, function: Callable) -> str:

@@ -6,7 +6,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from diffusion_lib.exercises.judge import Exercise
+from diffusion_lib.exercises.judge import Exercise, say
 
 _random = torch.Generator().manual_seed(6)
 _mixing = torch.randn(4, 4, generator=_random, dtype=torch.float64)
@@ -268,19 +268,19 @@ def check_unbiased_distance(
     function: Callable[[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]], Tensor],
 ) -> None:
     """unbiased_distance(x, y, kernel) -> the squared distance, shape ()."""
-    print(_kernel_distance.judge(function))
+    say(_kernel_distance.judge(function), function)
 
 
 def check_nearest_other(function: Callable[[Tensor], Tensor]) -> None:
     """nearest_other(images) -> how far each image's nearest other is, shape (N,)."""
-    print(_nearest_other.judge(function))
+    say(_nearest_other.judge(function), function)
 
 
 def check_paired_difference(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     """paired_difference(a, b) -> mean of a - b over the seeds, its standard error, shape (2,)."""
-    print(_paired_difference.judge(function))
+    say(_paired_difference.judge(function), function)
 
 
 def check_sign_flip(function: Callable[[Tensor], float]) -> None:
     """sign_flip(differences) -> share of sign choices with a mean at least as large, a number."""
-    print(_sign_flip.judge(function))
+    say(_sign_flip.judge(function), function)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diffusion_lib.exercises.judge import Exercise
+from diffusion_lib.exercises.judge import Exercise, say
 
 _random = torch.Generator().manual_seed(9)
 _x, _score, _z = torch.randn(3, 6, 2, generator=_random, dtype=torch.float64)
@@ -282,29 +282,29 @@ _straightness = Exercise(
 
 def check_tweedie(function: Callable[[Tensor, Tensor, float, float], Tensor]) -> None:
     """tweedie(x_t, score, signal, sigma) -> the predicted x0."""
-    print(_tweedie.judge(function))
+    say(_tweedie.judge(function), function)
 
 
 def check_reverse_step(function: Callable[[Tensor, Tensor, float, Tensor], Tensor]) -> None:
     """reverse_step(x, score, beta, z) -> x one step earlier."""
-    print(_reverse_step.judge(function))
+    say(_reverse_step.judge(function), function)
 
 
 def check_heun_step(function: Callable[[Tensor, float, float, Callable], Tensor]) -> None:
     """heun_step(y, sigma, sigma_next, slope) -> y at sigma_next."""
-    print(_heun_step.judge(function))
+    say(_heun_step.judge(function), function)
 
 
 def check_noise_from_velocity(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
     """noise_from_velocity(x_t, velocity, t) -> the predicted noise."""
-    print(_noise_from_velocity.judge(function))
+    say(_noise_from_velocity.judge(function), function)
 
 
 def check_logit_normal(function: Callable[[Tensor, float, float], Tensor]) -> None:
     """logit_normal(z, mean, std) -> t in (0, 1)."""
-    print(_logit_normal.judge(function))
+    say(_logit_normal.judge(function), function)
 
 
 def check_straightness(function: Callable[[Tensor], Tensor]) -> None:
     """straightness(states) -> S, shape ()."""
-    print(_straightness.judge(function))
+    say(_straightness.judge(function), function)

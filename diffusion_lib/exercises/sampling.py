@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from diffusion_lib.exercises.judge import Exercise
+from diffusion_lib.exercises.judge import Exercise, say
 from diffusion_lib.schedules import NoiseSchedule
 
 _random = torch.Generator().manual_seed(5)
@@ -348,29 +348,29 @@ _paste_known = Exercise(
 
 def check_ddim_step(function: Callable[[Tensor, Tensor, float, float], Tensor]) -> None:
     """ddim_step(x_t, x0, alpha_bar_t, alpha_bar_s) -> x_s."""
-    print(_ddim_step.judge(function))
+    say(_ddim_step.judge(function), function)
 
 
 def check_dynamic_clip(function: Callable[[Tensor, float], Tensor]) -> None:
     """dynamic_clip(x0, part) -> x0 within [-1, 1], (N, C, H, W)."""
-    print(_dynamic_clip.judge(function))
+    say(_dynamic_clip.judge(function), function)
 
 
 def check_leap(function: Callable[[Tensor, Tensor, float, float], Tensor]) -> None:
     """leap(x, epsilon, alpha_bar_here, alpha_bar_there) -> x at the other noise level."""
-    print(_leap.judge(function))
+    say(_leap.judge(function), function)
 
 
 def check_slerp(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
     """slerp(a, b, share) -> a tensor of their shape, share of the way along the arc."""
-    print(_slerp.judge(function))
+    say(_slerp.judge(function), function)
 
 
 def check_redraw(function: Callable[[Tensor, Tensor, Callable, Tensor, list], Tensor]) -> None:
     """redraw(sketch, noise, predict, alpha_bars, timesteps) -> an image, shape of sketch."""
-    print(_redraw.judge(function))
+    say(_redraw.judge(function), function)
 
 
 def check_paste_known(function: Callable[[Tensor, Tensor, Tensor, float, Tensor], Tensor]) -> None:
     """paste_known(x, known, mask, alpha_bar, noise) -> shape of x."""
-    print(_paste_known.judge(function))
+    say(_paste_known.judge(function), function)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diffusion_lib.exercises.judge import Exercise
+from diffusion_lib.exercises.judge import Exercise, say
 from diffusion_lib.schedules import NoiseSchedule, linear
 
 
@@ -243,24 +243,24 @@ _fewest_steps = Exercise(
 
 def check_betas(function: Callable[[Tensor], Tensor]) -> None:
     """betas_of(alpha_bars) -> betas, both (T,), none above 0.999."""
-    print(_betas.judge(function))
+    say(_betas.judge(function), function)
 
 
 def check_shift(function: Callable[[Tensor, float], Tensor]) -> None:
     """shift(alpha_bars, factor) -> alpha_bars for images `factor` times as wide and high."""
-    print(_shift.judge(function))
+    say(_shift.judge(function), function)
 
 
 def check_to_variance_preserving(function: Callable[[Tensor, float], Tensor]) -> None:
     """to_variance_preserving(x, sigma) -> x_t, of x = x_0 + sigma epsilon; shape of x."""
-    print(_to_variance_preserving.judge(function))
+    say(_to_variance_preserving.judge(function), function)
 
 
 def check_zero_terminal_snr(function: Callable[[Tensor], Tensor]) -> None:
     """rescale(alpha_bars) -> alpha_bars whose last one is 0, both (T,)."""
-    print(_zero_terminal_snr.judge(function))
+    say(_zero_terminal_snr.judge(function), function)
 
 
 def check_fewest_steps(function: Callable[[float, float], int]) -> None:
     """fewest_steps(end, left) -> the smallest T whose linear schedule leaves less than `left`."""
-    print(_fewest_steps.judge(function))
+    say(_fewest_steps.judge(function), function)

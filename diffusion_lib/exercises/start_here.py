@@ -6,7 +6,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from diffusion_lib.exercises.judge import Exercise, several
+from diffusion_lib.exercises.judge import Exercise, say, several
 
 _random = torch.Generator().manual_seed(0)
 _a, _b = torch.randn(2, 4, 3, 5, 5, generator=_random)
@@ -188,9 +188,9 @@ _nearest_image = Exercise(
 
 def check_difference(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     """difference(a, b) -> the root mean square difference of each pair of images, shape (N,)."""
-    print(_difference.judge(function))
+    say(_difference.judge(function), function)
 
 
 def check_nearest(function: Callable[[Tensor, Tensor], int]) -> None:
     """nearest(sample, images) -> which of the images is nearest to the sample, an int."""
-    print(_nearest_image.judge(function))
+    say(_nearest_image.judge(function), function)

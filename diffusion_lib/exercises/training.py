@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diffusion_lib.exercises.judge import Exercise
+from diffusion_lib.exercises.judge import Exercise, say
 from diffusion_lib.schedules import NoiseSchedule
 
 _random = torch.Generator().manual_seed(0)
@@ -240,25 +240,26 @@ _picture_weight = Exercise(
 
 def check_simple_loss(function: Callable[..., Tensor]) -> None:
     """simple_loss(network, x0, t, noise, alpha_bars) -> eq. 14, shape ()."""
-    print(_simple_loss.judge(function))
+    say(_simple_loss.judge(function), function)
 
 
 def check_noise_from_v(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
     """noise_from_v(x_t, v, alpha_bar) -> epsilon, shape of x_t."""
-    print(_noise_from_v.judge(function))
+    say(_noise_from_v.judge(function), function)
 
 
 def check_ema_update(function: Callable[[Tensor, Tensor, int, float], Tensor]) -> None:
     """ema_update(average, current, step, ema) -> the average after a step, shape of both."""
     # On copies, so that an answer may work in place.
-    print(_ema_update.judge(lambda average, *others: function(average.clone(), *others)))
+    verdict = _ema_update.judge(lambda average, *others: function(average.clone(), *others))
+    say(verdict, function)
 
 
 def check_mean_from_score(function: Callable[[Tensor, Tensor, float], Tensor]) -> None:
     """mean_from_score(x_t, score, alpha) -> the mean of the reverse step, shape of x_t."""
-    print(_mean_from_score.judge(function))
+    say(_mean_from_score.judge(function), function)
 
 
 def check_picture_weight(function: Callable[[Tensor], Tensor]) -> None:
     """picture_weight(alpha_bars) -> what an error of x_0 counts in the loss of the noise, (T,)."""
-    print(_picture_weight.judge(function))
+    say(_picture_weight.judge(function), function)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from diffusion_lib.exercises.judge import Exercise
+from diffusion_lib.exercises.judge import Exercise, say
 
 _random = torch.Generator().manual_seed(0)
 
@@ -262,18 +262,17 @@ _way_up = Exercise(
 
 def check_receptive_field(function: Callable[[list[tuple[int, int]]], int]) -> None:
     """receptive_field([(kernel, stride), ...]) -> pixels of a row that an output depends on."""
-    print(_receptive_field.judge(function))
+    say(_receptive_field.judge(function), function)
 
 
 def check_attend(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
     """attend(q, k, v) -> attention of one head, all (..., L, d)."""
-    print(_attend.judge(function))
+    say(_attend.judge(function), function)
 
 
 def check_way_up(function: Callable[..., Tensor]) -> None:
     """way_up(up, upsamplers, x, skips, time) -> the output of the decoder."""
-    print(
-        _way_up.judge(
-            lambda up, upsamplers, x, skips, time: function(up, upsamplers, x, list(skips), time)
-        )
+    verdict = _way_up.judge(
+        lambda up, upsamplers, x, skips, time: function(up, upsamplers, x, list(skips), time)
     )
+    say(verdict, function)

@@ -382,4 +382,4 @@ exercises.check_nearest(nearest_to_solution)
 # - With DDIM the noise alone determines the sample, and nearby noise gives similar samples.
 # - Before you trust a sample, look for its nearest neighbor among the training images.
 #
-# **Next:** 01, the forward process. It needs no network at all.
+# **Next:** [01, the forward process](01_forward_process.ipynb). It needs no network at all.

@@ -251,13 +251,14 @@ exercises.check_add_noise(add_noise)
 
 
 # %% jupyter={"source_hidden": true}
-# Solution 1. The cells below use it.
-def add_noise(x0, t, noise, betas):
+# Solution 1
+def add_noise_solution(x0, t, noise, betas):
     alpha_bar = torch.cumprod(1 - betas, dim=0)[t]
     return alpha_bar**0.5 * x0 + (1 - alpha_bar) ** 0.5 * noise
 
 
-exercises.check_add_noise(add_noise)
+exercises.check_add_noise(add_noise_solution)
+add_noise = add_noise_solution  # the cells below use it
 
 # %% [markdown]
 # Now check the algebra. One step multiplies the signal coefficient by $\sqrt{\alpha_t}$ and turns

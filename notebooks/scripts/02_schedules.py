@@ -6,6 +6,8 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/simple-diffusion/simple-diffusion/blob/main/notebooks/02_schedules.ipynb)
 #
+# (To play at once: run all cells, and go down to [the schedule explorer](#The-schedule-explorer).)
+#
 # |  |  |
 # |---|---|
 # | You need | 01: betas, $\bar\alpha$, and the jump from $x_0$ to $x_t$ |
@@ -91,13 +93,14 @@ exercises.check_betas(betas_of)
 
 
 # %% jupyter={"source_hidden": true}
-# Solution 1. The cells below use it.
-def betas_of(alpha_bars):
+# Solution 1
+def betas_of_solution(alpha_bars):
     before = torch.cat([torch.ones(1), alpha_bars[:-1]])  # (T,) 1 before the first step
     return (1 - alpha_bars / before).clamp(max=0.999)
 
 
-exercises.check_betas(betas_of)
+exercises.check_betas(betas_of_solution)
+betas_of = betas_of_solution  # the cells below use it
 
 # %% [markdown]
 # With it all four schedules are a line each:
@@ -406,12 +409,13 @@ exercises.check_shift(shift)
 
 
 # %% jupyter={"source_hidden": true}
-# Solution 3. The cells below use it.
-def shift(alpha_bars, factor):
+# Solution 3
+def shift_solution(alpha_bars, factor):
     return torch.sigmoid(alpha_bars.logit() - 2 * math.log(factor))  # logit(ᾱ) is the log-SNR
 
 
-exercises.check_shift(shift)
+exercises.check_shift(shift_solution)
+shift = shift_solution  # the cells below use it
 
 # %% [markdown]
 # Now measure it. How strongly is the noisy image correlated with the small clean one?

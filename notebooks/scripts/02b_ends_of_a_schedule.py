@@ -260,14 +260,15 @@ exercises.check_zero_terminal_snr(rescale)
 
 
 # %% jupyter={"source_hidden": true}
-# Solution 2. The cells below use it.
-def rescale(alpha_bars):
+# Solution 2
+def rescale_solution(alpha_bars):
     signal = alpha_bars.sqrt()  # (T,)
     lowered = signal - signal[-1]
     return (lowered * signal[0] / lowered[0]) ** 2
 
 
-exercises.check_zero_terminal_snr(rescale)
+exercises.check_zero_terminal_snr(rescale_solution)
+rescale = rescale_solution  # the cells below use it
 
 # %% [markdown]
 # The schedule now has **zero terminal SNR**:

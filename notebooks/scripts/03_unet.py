@@ -813,4 +813,4 @@ print("with strides:   ", receptive_field_solution([(3, stride) for stride in st
 # - Overfit one batch first. A batch with a trick, and a lower bound computed before, finds mistakes
 #   that an ordinary loss hides.
 #
-# **Next:** 04 trains this network until it draws portraits.
+# **Next:** [04](04_training.ipynb) trains this network until it draws portraits.

@@ -714,5 +714,6 @@ exercises.check_ema_update(ema_update_solution)
 # - The loss is flat long before samples are good, and a low loss can belong to a faulty run. Look at
 #   samples.
 #
-# **Next:** 05 takes a trained model and asks how to sample from it well, and fast. If you want to know
-# why this loss is the right one, read 04b first.
+# **Next:** [05](05_sampling.ipynb) takes a trained model and asks how to sample from it well, and fast.
+# If you want to know why this loss is the right one, read
+# [04b](04b_where_the_loss_comes_from.ipynb) first.

@@ -575,4 +575,4 @@ exercises.check_mean_from_score(mean_from_score_solution)
 #   conversion, and their losses are in different units.
 # - The best linear estimate and the memorized training set are two references for a model's error.
 #
-# **Next:** 05, how to sample from a trained model.
+# **Next:** [05](05_sampling.ipynb), how to sample from a trained model.

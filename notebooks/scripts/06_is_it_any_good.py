@@ -791,5 +791,5 @@ for name, images in {"its fifty": few, "fifty others": unseen[:50]}.items():
 # - Precision finds bad samples, recall finds missing kinds, and the nearest training image finds
 #   copies. The optimal denoiser of a training set only draws copies.
 #
-# **Next:** on page 07 you tell a model what to draw. The side page `06b_ablations` compares
-# samplers, and asks which choices of the recipe help.
+# **Next:** on page [07](07_labels_and_guidance.ipynb) you tell a model what to draw. The side page
+# [06b](06b_ablations.ipynb) compares samplers, and asks which choices of the recipe help.

@@ -455,4 +455,4 @@ for name, values in lines.items():
 #   training without EMA can be told from the recipe.
 # - Three seeds can detect large effects only. A sign-flip test needs six seeds for 5%.
 #
-# **Next:** page 07, on which you tell a model what to draw.
+# **Next:** page [07](07_labels_and_guidance.ipynb), on which you tell a model what to draw.

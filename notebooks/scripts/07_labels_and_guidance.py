@@ -614,7 +614,7 @@ widgets.guidance_explorer(diffusion)
 #   variety, and not samples of $p(x)\, p(y \mid x)^w$.
 # - Saturation is kept away by clipping, rescaling or an interval.
 #
-# Next: [page 08](08_full_runs.ipynb), full runs. Text to image is the same formula: the label is a
+# **Next:** [page 08](08_full_runs.ipynb), full runs. Text to image is the same formula: the label is a
 # sentence, its embedding comes from a language model, and "unknown" is the empty sentence. For a
 # better second model than "unknown", see Karras et al. (2024), *Guiding a Diffusion Model with a Bad
 # Version of Itself* ([arXiv 2406.02507](https://arxiv.org/abs/2406.02507)).
