@@ -19,7 +19,7 @@ help:
 	@echo "make demo       train on bundled portraits for two minutes, and draw new ones"
 	@echo "make notebooks  run all pages again from their scripts and store what they show"
 	@echo "make weights    train the bundled models again (about an hour and a half)"
-	@echo "make address    stamp the repository's address, as pyproject.toml has it, into the pages"
+	@echo "make address    stamp the repository's address and the version's tag into the pages"
 	@echo "make site       the course as web pages, in build/site/html"
 	@echo "make clean      remove .venv and caches; pictures and models stay"
 

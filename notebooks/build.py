@@ -3,9 +3,10 @@
 The scripts in `notebooks/scripts/` are the source of every input; `notebooks/*.ipynb` hold the same
 inputs with their outputs. `run` makes the notebooks again, executed, with nothing in them that
 differs from one run to the next. `address` stamps the repository's address, which pyproject.toml
-knows, into the badge and the set-up cell of every script and notebook, and into the README and
-CITATION.cff. `map` writes the table of the pages into page 00 (to be run then) and the README. `copy` puts copies of the pages into `my_pages/`, which git ignores: there learners change
-and save what they like.
+knows, and the tag of the version, which diffusion_lib/__init__.py knows, into the badge and the
+set-up cell of every script and notebook, and into the README and CITATION.cff. `map` writes the table
+of the pages into page 00 (to be run then) and the README. `copy` puts copies of the pages into
+`my_pages/`, which git ignores: there learners change and save what they like.
 """
 
 import hashlib
@@ -20,10 +21,12 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from diffusion_lib import __version__
 from diffusion_lib.course import PAGES
 
 NOTEBOOKS = Path(__file__).parent
 SCRIPTS = NOTEBOOKS / "scripts"
+TAG = f"v{__version__}"  # what Colab opens and installs: a page, and the package of the same day
 COPIES = NOTEBOOKS.parent / "my_pages"
 # Where the table of the pages stands: a file, the folder of the pages seen from there, and what
 # comes before each line.
@@ -136,16 +139,20 @@ def address() -> str:
     return re.search(r'^Repository = "(.*?)/?"$', project, re.MULTILINE)[1]
 
 
-def stamp(text: str, address: str) -> str:
-    """A text with this address in its Colab badge, its set-up cell, its `git clone` and so on."""
+def stamp(text: str, address: str, tag: str = TAG) -> str:
+    """A text with this address in its Colab badge, its set-up cell, its `git clone` and so on, and
+    with this tag where a version is meant.
+    """
     owner_and_name = address.removeprefix("https://github.com/")
     text = re.sub(
-        r"(colab\.research\.google\.com/github/)[^/\s]+/[^/\s]+(/blob/main/)",
-        rf"\g<1>{owner_and_name}\g<2>",
+        r"(colab\.research\.google\.com/github/)[^/\s]+/[^/\s]+/blob/[^/\s]+/",
+        rf"\g<1>{owner_and_name}/blob/{tag}/",
         text,
     )
-    places = r"(git\+|git clone |repository-code: )"
-    return re.sub(rf"{places}https?://[^\s\"'\\]+", rf"\g<1>{address}", text)
+    end = r"https?://[^\s\"'\\]+"
+    text = re.sub(rf"git\+{end}", f"git+{address}@{tag}", text)
+    text = re.sub(r"^version: .*$", f"version: {tag.removeprefix('v')}", text, flags=re.MULTILINE)
+    return re.sub(rf"(git clone |repository-code: ){end}", rf"\g<1>{address}", text)
 
 
 def main() -> None:

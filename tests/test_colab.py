@@ -21,6 +21,7 @@ from nbclient import NotebookClient
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import diffusion_lib
 from diffusion_lib import environment
 
 ROOT = Path(__file__).parent.parent
@@ -90,10 +91,12 @@ def test_the_set_up_cell_brings_what_colab_has_not():
 
 @pytest.fixture
 def bare_clone(tmp_path) -> Path:
-    """What the repository's address will lead to: the last commit."""
+    """What the repository's address will lead to: the last commit, tagged with its version."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     git("clone", "--quiet", "--bare", ROOT, tmp_path / "bare.git")
+    tag = f"v{diffusion_lib.__version__}"
+    git("--git-dir", tmp_path / "bare.git", "tag", "--force", tag, "HEAD")
     return tmp_path / "bare.git"
 
 
@@ -124,7 +127,7 @@ def colab(tmp_path, monkeypatch) -> Path:
 @pytest.mark.slow
 def test_a_page_sets_itself_up_and_runs(bare_clone, colab, tmp_path, monkeypatch):
     notebook = nbformat.reads(git("--git-dir", bare_clone, "show", f"HEAD:{PAGE}"), as_version=4)
-    address = re.search(r'"git\+(\S+)"', notebook.cells[1].source)[1]
+    address = re.search(r'"git\+(\S+)@v\S+"', notebook.cells[1].source)[1]
     # git goes to the clone when it is asked for the address: the cell itself stays as it is.
     monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
     monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.file://{bare_clone}.insteadOf")

