@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-README, RECIPES = ((ROOT / name).read_text() for name in ("README.md", "RECIPES.md"))
+README, RECIPES, MEASURED = (
+    (ROOT / name).read_text() for name in ("README.md", "RECIPES.md", "MEASURED.md")
+)
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-SHELL = "".join(re.findall(r"^```sh\n(.*?)^```", README + RECIPES, re.MULTILINE | re.DOTALL))
+SHELL = "".join(
+    re.findall(r"^```sh\n(.*?)^```", README + RECIPES + MEASURED, re.MULTILINE | re.DOTALL)
+)
 MAKEFILE = (ROOT / "Makefile").read_text()
 COMMANDS = [
     line

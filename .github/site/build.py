@@ -22,7 +22,6 @@ ADDRESS = re.search(r'^Repository = "(.*?)/?"$', (ROOT / "pyproject.toml").read_
 PARTS = {  # a heading of the README -> the page that begins there
     "The course": "index",
     "Your own images": "own_images",
-    "Measured": "measured",
     "The package": "package",
 }
 INTERNAL = ("benchmark", "exercises", "__main__")  # modules that the reference leaves out
@@ -97,13 +96,13 @@ def write_source() -> None:
     shutil.copytree(ROOT / "data/pictures", SOURCE / "data/pictures")
     texts = readme_parts()
     others = ("notebooks/glossary.md", "data/README.md")
-    for name in (*others, "RECIPES.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+    for name in (*others, "RECIPES.md", "MEASURED.md", "CONTRIBUTING.md", "CHANGELOG.md"):
         texts[name.removesuffix(".md")] = (ROOT / name).read_text()
     texts |= {f"reference/{module}": reference(module) for module in modules()}
     notebooks = {f"notebooks/{path.stem}": path for path in (ROOT / "notebooks").glob("*.ipynb")}
     tree = {
         "The course": [*sorted(notebooks), "notebooks/glossary"],
-        "Use it": ["own_images", "data/README", "RECIPES", "measured"],
+        "Use it": ["own_images", "data/README", "RECIPES", "MEASURED"],
         "The package": ["package"],
         "The project": ["CONTRIBUTING", "CHANGELOG"],
     }
