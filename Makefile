@@ -50,7 +50,7 @@ test-gpu: $(READY)
 demo: $(READY)
 	$(BIN)/python -m diffusion_lib.train demo faces -i 16 --minutes 2 --folder out/demo --force
 	$(BIN)/python -m diffusion_lib.predict out/demo/demo.pth --output out/demo --name demo \
-	    --num_images 64 --seed 0 --sampler dpm_solver_sde --scale 8 --grid --strip --gif
+	    --num_images 64 --seed 0 --sampler dpm_solver_sde --only_grid --strip --gif
 	@echo "Open out/demo/demo_grid.png, and out/demo/demo.gif, how they emerged from noise."
 	@echo "Next: make lab. Or with a folder of your own:"
 	@echo "    $(BIN)/simple-diffusion train mine path/to/images --image_size 32 --minutes 9"

@@ -195,6 +195,7 @@ class PredictConfig(Config):
     format: str = option("png", "file format", choices=FORMATS)
     scale: int = option(1, "show each pixel as NxN pixels", at_least=1, below=65)
     grid: bool = option(False, "also save all images in one picture")
+    only_grid: bool = option(False, "save all images in one picture, and no file for each")
     strip: bool = option(False, "also save a picture of the steps from noise to the first image")
     gif: bool = option(False, "also save a film of the first images emerging from noise")
 

@@ -68,15 +68,19 @@ def main(arguments: list[str] | None = None) -> None:
     batches = sample_batches(
         diffusion, count, batch_size=config.batch_size, progress=True, labels=labels, **how
     )
-    images, paths = save_images(batches, folder, config, keep=config.grid or bool(rows))
-    for row, start in zip(rows or [f"seed {seed}"], range(0, count, each), strict=True):
-        first, *others = paths[start : start + each]
-        print(f"{row}: {first}{f' ... {others[-1].name}' if others else ''}")
+    if config.only_grid:
+        images = list(batches)
+    else:
+        images, paths = save_images(batches, folder, config, keep=config.grid or bool(rows))
+        for row, start in zip(rows or [f"seed {seed}"], range(0, count, each), strict=True):
+            first, *others = paths[start : start + each]
+            print(f"{row}: {first}{f' ... {others[-1].name}' if others else ''}")
     steps = planned_steps(config.sampler, config.steps, diffusion.schedule.timesteps, edit)
     sampler = "inpaint" if config.inpaint else config.sampler
-    labelled = f"seed {seed}, guidance {config.guidance:g}, " if rows else ""
+    with_seed = f"seed {seed}, " if rows or config.only_grid else ""
+    guided = f"guidance {config.guidance:g}, " if rows else ""
     size = diffusion.image_shape[1]
-    print(f"{labelled}{size}x{size} pixels, in {steps} steps of {sampler}")
+    print(f"{with_seed}{guided}{size}x{size} pixels, in {steps} steps of {sampler}")
     if images:
         save_together(torch.cat(images), rows, folder, config)
     if config.strip or config.gif:

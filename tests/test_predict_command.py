@@ -140,6 +140,16 @@ def test_grids_and_strips_are_not_overwritten_either(run):
     assert len([name for name in files() if "strip" in name]) == 2
 
 
+def test_a_grid_alone_has_the_same_images(run):
+    result = run("--only_grid", "-i", 4, "--seed", 1)
+    assert files() == {"predict_grid.png"}
+    alone = pixels("predict_grid.png")
+    assert "seed 1, " in result.out and "predict_grid.png" in result.out
+    Path("predict_grid.png").unlink()
+    run("--grid", "-i", 4, "--seed", 1)
+    assert np.array_equal(alone, pixels("predict_grid.png"))
+
+
 def test_a_grid_shows_all_images(run):
     run("--grid", "-i", 4, "--seed", 1)
     grid = pixels("predict_grid.png")

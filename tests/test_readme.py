@@ -52,7 +52,7 @@ def test_the_commands_of_the_readme_are_understood(line):
 
 def test_the_demo_ends_with_a_picture_to_open_and_a_next_step():
     demo = re.search(r"^demo:.*?\n\n", MAKEFILE, re.MULTILINE | re.DOTALL)[0]
-    assert "--output out/demo --name demo" in demo and "--grid" in demo and "--gif" in demo
+    assert "--output out/demo --name demo" in demo and "--only_grid" in demo and "--gif" in demo
     said = re.findall(r'@echo "(.*)"', demo)
     assert "out/demo/demo_grid.png" in said[0] and "out/demo/demo.gif" in said[0]
     own = re.search(r"simple-diffusion train (.*)", said[-1])[1]
