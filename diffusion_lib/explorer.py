@@ -48,7 +48,7 @@ class Panel(NamedTuple):
 PANELS = (
     Panel("betas", "beta: variance of the noise of a step", (1e-6, 1.5), "log"),
     Panel("alpha_bars", "alpha_bar: variance of the image left", (-0.02, 1.02)),
-    Panel("log_snr", "log signal-to-noise ratio", (-22, 15)),
+    Panel("log_snr", "log signal-to-noise ratio, cut at -22", (-22, 15)),
 )
 
 
