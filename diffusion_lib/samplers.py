@@ -3,8 +3,8 @@
     for step in ddim(diffusion, noise, steps=50):
         show(step.x, step.x0)
 
-A sampler starts from x_T, visits decreasing timesteps, and yields after each. All take the same
-arguments:
+A sampler starts from x_T, visits decreasing timesteps, and yields after each. All take these
+arguments, of which most have defaults:
 
     diffusion: a model, see `Denoiser`.
     noise: x_T, standard normal, (N, ...), on the model's device.

@@ -52,9 +52,12 @@ def plain_to_rst(lines: list[str]) -> list[str]:
             literal, section = False, bool(re.match(r"[A-Z]\w+:$", line))
         if section:  # Args:, Returns: and so on, which napoleon reads
             made.append(line)
-        elif match := re.match(r"([a-z_][\w., ]*): ", line):
+        elif match := re.match(r"([a-z_][\w., ]*): ", line) or (
+            not literal and re.match(r" {4}([a-z_]\w*(?:, \w+)*): ", line)
+        ):
+            made += [""] if indented and made and not made[-1].startswith(("- ", "  ")) else []
             made += [f"- **{match[1]}**: {line[match.end() :]}"]
-        elif indented and (literal or re.search(r"\S {2,}\S|\w\(.*\)$", line)):
+        elif indented and (literal or re.search(r"\S {2,}\S|\w\(.*\):?$", line)):
             if not literal:
                 inside = "  " if made and made[-1].startswith(("- ", "  ")) else ""  # of a list
                 made += ["", f"{inside}::", ""]
