@@ -1,5 +1,6 @@
 """The measurements: what is measured is what is said, and a run goes on where it ended."""
 
+import itertools
 import json
 import re
 from functools import partial
@@ -9,7 +10,7 @@ import torch
 
 from diffusion_lib.benchmark import __main__ as command
 from diffusion_lib.benchmark import config as options
-from diffusion_lib.benchmark import contestants, quality, records
+from diffusion_lib.benchmark import contestants, predictions, quality, records
 from diffusion_lib.config import TrainConfig
 from diffusion_lib.errors import InputError
 from diffusion_lib.images.cache import load_images
@@ -44,6 +45,15 @@ def test_the_table_has_a_line_for_each_kind_of_run(capsys):
     assert [line.split("  ")[0] for line in lines] == ["ours", "another one"]
     assert all(line.endswith("2.000 (1.000 to 3.000)") for line in lines)
     assert foot == "median (lowest to highest) of the seeds"
+
+
+def test_all_predictions_were_measured_with_three_seeds_at_the_rate_that_is_best_for_each():
+    found = records.measurements("predictions")
+    rates = predictions.better_rates(found)
+    assert set(rates) == set(itertools.product(predictions.CHOICES, ["faces", "digits"]))
+    for (choice, data), rate in rates.items():
+        of_one = [r for r in found if (r["choice"], r["data"], r["lr"]) == (choice, data, rate)]
+        assert sorted(record["seed"] for record in of_one) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("name", ["quality", "ablation", "steps"])

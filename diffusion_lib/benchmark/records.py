@@ -14,7 +14,7 @@ from diffusion_lib.files import bundled_file
 
 
 def measurements(name: str) -> list[dict]:
-    """The bundled records "quality", "ablation" or "steps", one for each run."""
+    """The bundled records "quality", "ablation", "predictions" or "steps", one for each run."""
     return read(bundled_file(f"measurements/{name}.jsonl"))
 
 
