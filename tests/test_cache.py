@@ -1,5 +1,6 @@
 """From a folder to tensors: hostile folders, channels, the cache, and the stream of batches."""
 
+import errno
 import os
 import re
 import shutil
@@ -103,16 +104,54 @@ def test_many_broken_images_are_counted_and_only_some_of_them_named(images):
     assert len(messages) == 1 and "30" in messages[0] and len(messages[0]) < 500
 
 
-def test_a_file_that_cannot_be_read_counts_as_broken(images, monkeypatch):
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_file_that_the_system_cannot_read_is_tried_again_by_the_next_call(
+    images, monkeypatch, number
+):
+    usual, failing, reads = FolderFiles.read, {"0002.png", "0004.png"}, []
+
     def read(files: FolderFiles, name: str, size: int = -1) -> bytes:
-        if name == "0002.png":
-            raise PermissionError(13, "Permission denied")
-        return (files.path / name).read_bytes()
+        reads.append(name)
+        if name in failing:
+            raise OSError(number, os.strerror(number))
+        return usual(files, name, size)
 
     monkeypatch.setattr(FolderFiles, "read", read)
-    pixels, messages = load_with_warnings(images, 8)
-    assert len(pixels) == 5 and len(messages) == 1
-    assert "0002.png: Permission denied" in messages[0]
+    for calls in (6, 2):  # the second call tries those two only
+        reads.clear()
+        pixels, messages = load_with_warnings(images, 8)
+        assert len(pixels) == 4 and len(reads) == calls
+        reason = f"0002.png: {os.strerror(number)}, 0004.png; tried again at the next start"
+        assert len(messages) == 1 and f"2 files unreadable ({reason})" in messages[0]
+    failing.remove("0002.png")
+    pixels, (message,) = load_with_warnings(images, 8)
+    assert len(pixels) == 5 and "1 file unreadable (0004.png: " in message
+    failing.clear()
+    assert len(load_images(images, 8)) == 6
+    reads.clear()
+    assert len(load_images(images, 8)) == 6 and reads == []
+
+
+def test_what_could_not_be_read_before_a_kill_is_tried_again_after_it(images, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def read(files: FolderFiles, name: str, size: int = -1) -> bytes:
+        if name == "0000.png":
+            raise OSError(errno.EIO, "Input/output error")
+        if name == "0003.png":
+            raise Killed
+        return usual(files, name, size)
+
+    usual = FolderFiles.read
+    monkeypatch.setattr(decode, "CHUNK", 1)
+    monkeypatch.setattr(decode, "SAVE_SECONDS", 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(FolderFiles, "read", read)
+        with pytest.raises(Killed):
+            load_images(images, 8, workers=1)
+    assert len(load_with_warnings(images, 8)[0]) == 5  # it goes on where it was
+    assert len(load_images(images, 8)) == 6
 
 
 @pytest.mark.parametrize("content", ["nothing", "text", "broken"])

@@ -26,6 +26,9 @@ class Kind(NamedTuple):
 
 KINDS = {
     "damaged": Kind("damaged", "damaged", missed=True),
+    "unread": Kind(
+        "file unreadable", "files unreadable", "tried again at the next start", missed=True
+    ),
     "heic": Kind("HEIC", "HEIC", "pip install pillow-heif", missed=True),
     "jxl": Kind("JPEG XL", "JPEG XL", "pip install pillow-jxl-plugin", missed=True),
     "avif": Kind("AVIF", "AVIF", "pip install -U pillow", missed=True),

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
@@ -35,7 +36,7 @@ from diffusion_lib.images.store import open_set, write_set
 from diffusion_lib.images.values import in_grey
 from diffusion_lib.locks import locked
 
-CACHE_VERSION = 5
+CACHE_VERSION = 6
 
 
 class ImageSet(NamedTuple):
@@ -108,7 +109,7 @@ def load_image_set(
 
     The summary accounts for all of it. It is a warning if an image may have been lost: a damaged
     file, one that cannot be read here, a folder without permission. Otherwise it is printed, with
-    `progress`.
+    `progress`. A file that the system could not read is tried again by the next call.
 
     When it is stopped while decoding, the next call continues from there. A call for a set that
     another process is decoding waits for it.
@@ -137,6 +138,9 @@ def load_image_set(
     cached = cached_file([image_size, channels, fit, files.fingerprint, plugins()])
     unfinished = cached.with_suffix(".unfinished")
     found = open_set(cached, files.names)
+    if found and any(can_be_read(name, files.read) for name in found[1]["unread"]):
+        cached.unlink(missing_ok=True)
+        found = None
     if found is None or unfinished.exists():  # both, if it was killed just before the end
         try:
             cached.parent.mkdir(parents=True, exist_ok=True)
@@ -169,6 +173,15 @@ def load_image_set(
         print(summary)
     names = list(chain.from_iterable(map(repeat, files.names, counts)))
     return ImageSet(torch.from_numpy(array), names, summary)
+
+
+def can_be_read(name: str, read: Callable[[str], bytes]) -> bool:
+    """Whether a file can be read that could not, as after a fault of a network disk."""
+    try:
+        read(name)
+    except OSError:
+        return False
+    return True
 
 
 def decode_files(

@@ -24,6 +24,7 @@ from diffusion_lib.images.values import DeepSquare, make_square
 LARGE = 2**26  # bytes: more than this is read only of what begins like an image
 CHUNK = 64  # files that a thread decodes at a time
 SAVE_SECONDS = 2  # about so much work is lost when decoding is killed
+NAMED = ("damaged", "unread")  # kinds that are told with the reason
 NEARLY_GRAY = 8  # of 255: JPEG leaves a trace of colour in grey images that were saved as RGB
 
 
@@ -36,6 +37,7 @@ class Chunk(NamedTuple):
     deep: of each deep one its number among the images, low, high and whole; see `DeepSquare`.
     gray: whether all images are.
     left_out: what gave none.
+    unread: files that the system could not read, which may be over at the next start.
     """
 
     counts: list[int]
@@ -44,6 +46,7 @@ class Chunk(NamedTuple):
     deep: list[tuple[int, float, float, bool]]
     gray: bool
     left_out: LeftOut
+    unread: list[str]
 
 
 @dataclass
@@ -54,6 +57,7 @@ class Decoded:
     deep: list[tuple[int, float, float, bool]] = field(default_factory=list)
     gray: bool = True
     left_out: LeftOut = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
 
     @property
     def images(self) -> int:
@@ -64,11 +68,20 @@ def decode_chunk(
     names: list[str], read: Callable[..., bytes], image_size: int, fit: str, own: bool = False
 ) -> Chunk:
     """Decode some files, one after the other. own: whether to take this program's pictures."""
-    counts, images, lower, deep, gray, left_out = [], [], [], [], True, {}
-    for name in names:
-        before = len(images)
+    counts, images, lower, deep, gray, left_out, unread = [], [], [], [], True, {}, []
+
+    def read_or_note(name: str, size: int = -1) -> bytes:
         try:
-            for square in read_squares(name, read, image_size, fit, own, left_out):
+            return read(name, size)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                unread.append(name)
+            raise
+
+    for name in names:
+        before, unread_before = len(images), len(unread)
+        try:
+            for square in read_squares(name, read_or_note, image_size, fit, own, left_out):
                 if isinstance(square, DeepSquare):
                     deep.append((len(images), square.low, square.high, square.whole))
                     lower.append((square.codes & 255).astype(np.uint8))
@@ -77,12 +90,12 @@ def decode_chunk(
                 gray = gray and np.ptp(square.astype(np.int16), axis=2).max() <= NEARLY_GRAY
         except Exception as error:  # a broken file can raise anything
             kind = None if has_volume_extension(name) else kind_by_extension(name)
-            kind = kind or "damaged"
+            kind = "unread" if len(unread) > unread_before else kind or "damaged"
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             reason = textwrap.shorten(reason, 200, placeholder=" ...")
-            leave_out(left_out, kind, name, reason if kind == "damaged" else "")
+            leave_out(left_out, kind, name, reason if kind in NAMED else "")
         counts.append(len(images) - before)
-    return Chunk(counts, images, lower, deep, bool(gray), left_out)
+    return Chunk(counts, images, lower, deep, bool(gray), left_out, unread)
 
 
 def read_squares(
@@ -155,6 +168,7 @@ def decode_all(
             lower.writelines(codes.tobytes() for codes in chunk.lower)
             done.gray = done.gray and chunk.gray
             done.left_out = merged(done.left_out, chunk.left_out)
+            done.unread += chunk.unread
             bar.update(len(chunk.counts))
             if number == len(chunks) or time.monotonic() - saved > SAVE_SECONDS:
                 for target in (file, lower):

@@ -86,6 +86,7 @@ def write_set(
     index = {
         "counts": done.counts,
         "left_out": done.left_out,
+        "unread": done.unread,
         "scale": scale,
         "fingerprint": fingerprint(np.load(array, mmap_mode="r")),
     }
