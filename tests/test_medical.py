@@ -17,6 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 from diffusion_lib import InputError, load_image_set, load_images
 from diffusion_lib.images import volumes
 from diffusion_lib.images.medical import medical_format, read_medical
+from diffusion_lib.images.values import PERCENTILES, Deep, as_bytes
 
 
 def dicom(values: np.ndarray, kind: str = "MONOCHROME2", bits: int = 12, **header) -> bytes:
@@ -35,7 +36,12 @@ def dicom(values: np.ndarray, kind: str = "MONOCHROME2", bits: int = 12, **heade
 
 
 def pixels_of(name: str, content: bytes) -> list[np.ndarray]:
-    return [np.asarray(picture).astype(int) for picture in read_medical(name, content, None)]
+    pictures = read_medical(name, content, None)
+    if any(isinstance(picture, Deep) for picture in pictures):  # a series of one file
+        values = [picture.values[..., 0] for picture in pictures]
+        scale = np.nanpercentile(np.stack(values), PERCENTILES)
+        pictures = [as_bytes(each, *scale) for each in values]
+    return [np.asarray(picture).astype(int) for picture in pictures]
 
 
 def steps(*values: int) -> np.ndarray:
@@ -178,6 +184,81 @@ def test_dicoms_that_cannot_be_decoded_are_named_with_the_reason(knees):
     assert "3 damaged (" in messages[0] and "z.dcm: not a DICOM file" in messages[0]
     assert "x.dcm: Unable to deco" in messages[0]  # "decompress", or "decode" with more readers
     assert "y.dcm, " in messages[0]  # the same reason is not told twice
+
+
+# DICOM without a window: one scale for a series
+
+
+def write_series(folder: Path, series: str | None, *brightest: int, **header) -> None:
+    """Slices of one series, each a ramp from 0 to its brightest value."""
+    folder.mkdir(exist_ok=True)
+    named = {"SeriesInstanceUID": series} if series else {}
+    for i, value in enumerate(brightest):
+        values = np.tile(np.linspace(0, value, 16).astype(np.uint16), (16, 1))
+        (folder / f"{i:02}").write_bytes(dicom(values, **named, **header))
+
+
+def test_slices_of_a_series_share_one_scale_and_each_series_has_its_own(tmp_path):
+    write_series(tmp_path / "a", "1.2.3", 400, 800, 1600)
+    write_series(tmp_path / "b", "1.2.4", 30, 60)
+    pixels, _ = load_with_warnings(tmp_path, 16)
+    brightest = pixels.max(axis=(1, 2, 3)).astype(int)
+    assert np.abs(brightest - [64, 128, 255, 128, 255]).max() <= 2
+    ramp = np.linspace(0, 1, 16) * brightest[:, None]
+    assert np.abs(pixels[:, 0, 0] - ramp).max() <= 2
+    expected = "; 2 DICOM series without a window, each on a scale of its own"
+    assert load_image_set(tmp_path, 16).summary == f"{tmp_path}: 5 images from 5 files{expected}"
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+def test_slices_that_name_no_series_go_with_those_of_their_folder(tmp_path, kind):
+    write_series(tmp_path / "a", None, 400, 800, kind=kind)
+    write_series(tmp_path / "b", None, 4000, kind=kind)
+    pixels = load_with_warnings(tmp_path, 16)[0].astype(int)
+    contrast = np.ptp(pixels, axis=(1, 2, 3))
+    assert np.abs(contrast - [128, 255, 255]).max() <= 2
+    rises = kind == "MONOCHROME2"
+    assert ((pixels[:, 0, 0, -1] > pixels[:, 0, 0, 0]) == rises).all()
+
+
+def test_slopes_of_slices_come_before_the_scale_of_their_series(tmp_path):
+    """As in PET, where each slice is stored with a slope of its own."""
+    for slope in (1, 2, 4):
+        header = dict(RescaleSlope=slope, RescaleIntercept=0, SeriesInstanceUID="1.2.3")
+        (tmp_path / f"{slope}").write_bytes(dicom(RAMP * (4 // slope), **header))
+    pixels, _ = load_with_warnings(tmp_path, fit="squash")
+    assert np.ptp(pixels.astype(int), axis=0).max() <= 1 and pixels.max() == 255
+
+
+def test_files_of_many_frames_share_the_scale_of_their_series(tmp_path):
+    for name, factor in (("a", 1), ("b", 2)):
+        frames, header = np.stack([RAMP, RAMP]) * factor, dict(PixelSpacing=[2, 1])
+        (tmp_path / name).write_bytes(dicom(frames, SeriesInstanceUID="1.2.3", **header))
+    brightest = load_with_warnings(tmp_path)[0].max(axis=(1, 2, 3)).astype(int)
+    assert brightest.shape == (4,) and np.abs(brightest - [128, 128, 255, 255]).max() <= 9
+
+
+def test_noise_at_the_end_of_a_series_is_nearly_empty_and_left_out(tmp_path):
+    write_series(tmp_path, "1.2.3", 9, 800, 9, 1600, 9)
+    found = load_image_set(tmp_path, 16)
+    assert found.files == ["01", "03"] and len(found.pixels) == 2
+    assert "2 images from 2 files; left out: 3 nearly empty slices; " in found.summary
+    assert np.abs(found.pixels.amax((1, 2, 3)).numpy() - [128.0, 255.0]).max() <= 2
+
+
+def test_a_set_of_nothing_but_empty_slices_has_no_image(tmp_path):
+    write_series(tmp_path, "1.2.3", 0, 0)
+    with pytest.raises(InputError, match=r"has no image that can be read: .* 2 nearly empty"):
+        load_images(tmp_path, 16)
+
+
+def test_what_was_not_scanned_stays_black_where_pixels_are_made_square(tmp_path):
+    values = np.tile(np.arange(100, 900, 50, dtype=np.uint16), (16, 1))
+    values[:8] = 4000
+    header = dict(PixelPaddingValue=4000, PixelSpacing=[1, 2], SeriesInstanceUID="1.2.3")
+    (tmp_path / "a").write_bytes(dicom(values, **header))
+    (pixels,) = load_with_warnings(tmp_path, 32, fit="squash")[0].astype(int)
+    assert (pixels[0, :15] == 0).all() and np.ptp(pixels[0, 17:]) > 240
 
 
 # DICOM headers that are odd, old, or of many frames

@@ -43,6 +43,7 @@ LAYERS = [
     ["images.dicom", "images.volumes", "images.tiffs"],
     ["images.files", "images.medical"],
     ["images.decode", "images.folders"],
+    ["images.series"],
     ["images.store", "images.labels"],
     ["devices", "compiling", "features", "toys", "exercises", "images.cache", "labels"],
     ["diffusion", "graphs"],

@@ -32,6 +32,7 @@ from diffusion_lib.images.files import read_square
 from diffusion_lib.images.folders import FolderFiles, ZipFiles, find_files
 from diffusion_lib.images.formats import has_image_extension, plugins
 from diffusion_lib.images.medical import check_readers
+from diffusion_lib.images.series import scale_series
 from diffusion_lib.images.store import open_set, write_set
 from diffusion_lib.images.values import in_grey
 from diffusion_lib.locks import locked
@@ -102,10 +103,10 @@ def load_image_set(
 
     Grey, palette, transparent (laid on white), CMYK, floating-point and EXIF-rotated images come
     out as they look in a viewer, with the colours of sRGB. Those of more than 8 bits share one
-    scale in the whole set. Every page of a TIFF is an image, and every frame of a DICOM file, and
-    of NIfTI and Analyze volumes the axial slices in the central half. Left out are nearly empty
-    slices, hidden files, what systems keep beside photos, and, unless there is nothing else,
-    pictures that this program made.
+    scale in the whole set, DICOM files without a window one in their series. Every page of a TIFF
+    is an image, and every frame of a DICOM file, and of NIfTI and Analyze volumes the axial slices
+    in the central half. Left out are nearly empty slices, hidden files, what systems keep beside
+    photos, and, unless there is nothing else, pictures that this program made.
 
     The summary accounts for all of it. It is a warning if an image may have been lost: a damaged
     file, one that cannot be read here, a folder without permission. Otherwise it is printed, with
@@ -149,7 +150,7 @@ def load_image_set(
                 if found is None:  # another process may have made it meanwhile
                     unfinished.mkdir(exist_ok=True)
                     done = decode_files(files, unfinished, image_size, fit, workers, progress)
-                    if not done.images:
+                    if not done.kept:
                         shutil.rmtree(unfinished)
                         left = account(0, 0, merged(files.left_out, done.left_out))
                         raise InputError(printable(f"{path} has no image that can be read: {left}"))
@@ -202,6 +203,7 @@ def decode_files(
         shutil.rmtree(unfinished)
         unfinished.mkdir()
         done = decode_all(files.names, partial(decode, own=True), *how)
+    scale_series(done, unfinished, image_size)
     return done
 
 

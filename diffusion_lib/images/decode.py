@@ -34,7 +34,8 @@ class Chunk(NamedTuple):
     counts: how many images each file gave.
     images: all of these, each (S, S, 3); of a deep one the upper bytes of its codes.
     lower: the lower bytes of the deep ones.
-    deep: of each deep one its number among the images, low, high and whole; see `DeepSquare`.
+    deep: of each deep one its number among the images, low, high, whole and series; see
+        `DeepSquare`.
     gray: whether all images are.
     left_out: what gave none.
     unread: files that the system could not read, which may be over at the next start.
@@ -43,7 +44,7 @@ class Chunk(NamedTuple):
     counts: list[int]
     images: list[np.ndarray]
     lower: list[np.ndarray]
-    deep: list[tuple[int, float, float, bool]]
+    deep: list[tuple[int, float, float, bool, str]]
     gray: bool
     left_out: LeftOut
     unread: list[str]
@@ -51,17 +52,27 @@ class Chunk(NamedTuple):
 
 @dataclass
 class Decoded:
-    """How far the decoding of a set has come; see `Chunk`. Images are on disk."""
+    """How far the decoding of a set has come; see `Chunk`. Images are on disk.
+
+    scales: of each series of deep images the values that are black and white, known at the end.
+    empty: the numbers of its images that show nearly nothing, which are not kept.
+    """
 
     counts: list[int] = field(default_factory=list)
-    deep: list[tuple[int, float, float, bool]] = field(default_factory=list)
+    deep: list[tuple[int, float, float, bool, str]] = field(default_factory=list)
     gray: bool = True
     left_out: LeftOut = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
+    scales: dict[str, tuple[float, float]] = field(default_factory=dict)
+    empty: list[int] = field(default_factory=list)
 
     @property
     def images(self) -> int:
         return sum(self.counts)
+
+    @property
+    def kept(self) -> int:
+        return self.images - len(self.empty)
 
 
 def decode_chunk(
@@ -83,7 +94,7 @@ def decode_chunk(
         try:
             for square in read_squares(name, read_or_note, image_size, fit, own, left_out):
                 if isinstance(square, DeepSquare):
-                    deep.append((len(images), square.low, square.high, square.whole))
+                    deep.append((len(images), *square[1:]))
                     lower.append((square.codes & 255).astype(np.uint8))
                     square = (square.codes >> 8).astype(np.uint8)
                 images.append(square)

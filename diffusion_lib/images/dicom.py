@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import math
 from contextlib import suppress
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from diffusion_lib.images.account import LeftOut, leave_out
-from diffusion_lib.images.values import PERCENTILES, as_bytes, plausible
+from diffusion_lib.images.values import Deep, as_bytes, plausible, stretched
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -24,11 +25,11 @@ LARGEST = 2**31  # numbers that the pixels of a file may be
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
 
 
-def read_dicom(name: str, content: bytes, left_out: LeftOut) -> list[Image.Image]:
+def read_dicom(name: str, content: bytes, left_out: LeftOut) -> list[Image.Image | Deep]:
     """Every frame of a DICOM file, mostly one, as its header says that it is to be shown.
 
-    A report or a directory, which has no pixels, gives none. Without a window in the header, black
-    and white are percentiles of the file's values.
+    A report or a directory, which has no pixels, gives none. Without a window in the header, a
+    frame is a deep picture of its series; one that belongs to none goes with those of its folder.
 
     Raises:
         ValueError, AttributeError ...: what of the header is missing, or cannot be read.
@@ -48,7 +49,8 @@ def read_dicom(name: str, content: bytes, left_out: LeftOut) -> list[Image.Image
     if header.SamplesPerPixel > 1 or header.PhotometricInterpretation == "PALETTE COLOR":
         shown = [show_colour(*each) for each in zip(frames, headers, strict=True)]
     else:
-        shown = show_grey(frames, headers)
+        series = header.get("SeriesInstanceUID") or f"folder {PurePosixPath(name).parent}"
+        shown = show_grey(frames, headers, str(series))
     return [square_pixels(*each) for each in zip(shown, headers, strict=True)]
 
 
@@ -119,18 +121,16 @@ def show_colour(values: np.ndarray, header: Dataset) -> np.ndarray:
     return as_bytes(values[..., :3], 0, 2**header.BitsStored - 1)
 
 
-def show_grey(frames: np.ndarray, headers: list[Dataset]) -> list[np.ndarray]:
-    """Frames in grey, uint8, shape (H, W) each; what was not scanned is black."""
+def show_grey(frames: np.ndarray, headers: list[Dataset], series: str) -> list[np.ndarray | Deep]:
+    """Frames in grey, uint8, shape (H, W) each, or deep ones where no header has a window; what was
+    not scanned is black.
+    """
     from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing
 
-    paddings = [padding(*each) for each in zip(frames, headers, strict=True)]
-    values = [apply_modality_lut(*each) for each in zip(frames, headers, strict=True)]
-    seen = [v[~p & np.isfinite(v)] for v, p in zip(values, paddings, strict=True)]
-    seen = [v for v in seen if v.size]
-    whole = np.percentile(np.concatenate(seen), PERCENTILES) if seen else (0, 1)
     shown = []
-    for frame, hidden, header in zip(values, paddings, headers, strict=True):
-        low, high = whole
+    for stored, header in zip(frames, headers, strict=True):
+        hidden, frame = padding(stored, header), apply_modality_lut(stored, header)
+        inverted = header.PhotometricInterpretation == "MONOCHROME1"  # small values are bright
         if header.get("VOILUTSequence"):
             frame = apply_voi(frame, header)
             low, high = 0, 2 ** header.VOILUTSequence[0].LUTDescriptor[2] - 1
@@ -138,8 +138,13 @@ def show_grey(frames: np.ndarray, headers: list[Dataset]) -> list[np.ndarray]:
             with np.errstate(over="ignore"):  # far outside of a sigmoid
                 low, high = apply_windowing(np.array([-1e9, 1e9]), header)  # its black and white
                 frame = apply_windowing(frame, header)
+        else:
+            values = (-1.0 if inverted else 1.0) * frame.astype(np.float64)
+            values[hidden | ~np.isfinite(values)] = np.nan
+            shown.append(Deep(values[..., None], whole=False, series=series))
+            continue
         pixels = as_bytes(frame, low, high)
-        if header.PhotometricInterpretation == "MONOCHROME1":  # small values are bright
+        if inverted:
             pixels = 255 - pixels
         pixels[hidden] = 0
         shown.append(pixels)
@@ -167,12 +172,17 @@ def padding(values: np.ndarray, header: Dataset) -> np.ndarray:
     return (values >= first) & (values <= last)
 
 
-def square_pixels(pixels: np.ndarray, header: Dataset) -> Image.Image:
+def square_pixels(pixels: np.ndarray | Deep, header: Dataset) -> Image.Image | Deep:
     """A picture whose pixels are as wide as high, whatever those of the file are."""
-    image = Image.fromarray(pixels)
+    picture = pixels if isinstance(pixels, Deep) else Image.fromarray(pixels)
+    height, width = (pixels.values if isinstance(pixels, Deep) else pixels).shape[:2]
     for spacing in (header.get(word) for word in SPACINGS):
         if spacing is not None and len(spacing) == 2 and plausible(*map(float, spacing)):
             down, across = (float(each) / min(map(float, spacing)) for each in spacing)
-            size = round(image.width * across), round(image.height * down)
-            return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
-    return image
+            size = round(width * across), round(height * down)
+            if size == (width, height):
+                return picture
+            if isinstance(picture, Deep):
+                return stretched(picture, size)
+            return picture.resize(size, Image.Resampling.LANCZOS)
+    return picture

@@ -13,15 +13,13 @@ from PIL import Image
 from diffusion_lib.errors import InputError
 from diffusion_lib.images.account import LeftOut, leave_out
 from diffusion_lib.images.dicom import read_dicom
+from diffusion_lib.images.values import Deep, nearly_empty
 from diffusion_lib.images.volumes import read_volume
 
 READERS = {"DICOM": "pydicom", "NIfTI or Analyze": "nibabel"}
 DICOM_NAME, VOLUME_NAMES = ".dcm", (".nii", ".nii.gz", ".hdr")
 HEAD = 132  # bytes by which a file is recognised
 HEADER_SIZES = (348, 540)  # what an Analyze or NIfTI-1 header, and a NIfTI-2 header, begins with
-
-# A slice is nearly empty when fewer than 2 % of its pixels are brighter than a tenth of white.
-NEARLY_BLACK, NEARLY_EMPTY = 25, 0.02
 
 
 def medical_format(name: str, head: bytes) -> str | None:
@@ -88,8 +86,10 @@ def check_readers(names: list[str], read: Callable[[str, int], bytes], path: obj
 
 def read_medical(
     name: str, content: bytes, read: Callable[[str], bytes], left_out: LeftOut | None = None
-) -> list[Image.Image] | None:
+) -> list[Image.Image | Deep] | None:
     """The pictures in a medical file, without those that are nearly empty.
+
+    Of a DICOM file without a window that is not known yet: see `series.py`.
 
     Args:
         name: of the file.
@@ -98,7 +98,8 @@ def read_medical(
         left_out: counts slices that are left out.
 
     Returns:
-        Pictures, grey or RGB with 8 bits, or None if this is no medical file.
+        Pictures, grey or RGB with 8 bits, deep ones of a DICOM file without a window, or None if
+        this is no medical file.
 
     Raises:
         OSError, ValueError, AttributeError ...: a broken file, or one that the readers cannot take.
@@ -111,7 +112,7 @@ def read_medical(
         pictures = read_dicom(name, content, left_out)
     else:
         pictures = read_volume(name, content, read, left_out)
-    seen = [p for p in pictures if (np.asarray(p) > NEARLY_BLACK).mean() >= NEARLY_EMPTY]
+    seen = [p for p in pictures if isinstance(p, Deep) or not nearly_empty(np.asarray(p))]
     if len(seen) < len(pictures):
         leave_out(left_out, "empty", name, count=len(pictures) - len(seen))
     return seen

@@ -74,17 +74,20 @@ def write_set(
 ) -> None:
     """Write a set that is decoded, and then its index, which makes it whole."""
     scales, scale = {}, ""
-    for whole in {whole for *_, whole in done.deep}:
-        lows, highs = zip(
-            *((low, high) for _, low, high, w in done.deep if w == whole), strict=True
-        )
-        scales[whole] = black_and_white(min(lows), max(highs), whole)
+    for whole in {whole for *_, whole, series in done.deep if not series}:
+        of_the_set = [deep[1:3] for deep in done.deep if deep[3:] == (whole, "")]
+        lows, highs = zip(*of_the_set, strict=True)
+        scales[whole, ""] = black_and_white(min(lows), max(highs), whole)
         kind = "whole numbers of more than 8 bits" if whole else "fractional numbers"
-        scale += "; of {}, {:g} is black and {:g} is white".format(kind, *scales[whole])
+        scale += "; of {}, {:g} is black and {:g} is white".format(kind, *scales[whole, ""])
+    scales |= {(False, series): values for series, values in done.scales.items()}
+    if done.scales:
+        scale += f"; {len(done.scales):,} DICOM series without a window, each on a scale of its own"
     array = unfinished / "array.npy"
     write_array(unfinished, array, done, scales, image_size, as_gray)
+    file_of = np.searchsorted(np.cumsum(done.counts), done.empty, side="right")
     index = {
-        "counts": done.counts,
+        "counts": (done.counts - np.bincount(file_of, minlength=len(done.counts))).tolist(),
         "left_out": done.left_out,
         "unread": done.unread,
         "scale": scale,
@@ -99,7 +102,7 @@ def write_array(
     folder: Path,
     target: Path,
     done: Decoded,
-    scales: dict[bool, tuple[float, float]],
+    scales: dict[tuple[bool, str], tuple[float, float]],
     image_size: int,
     as_gray: bool,
 ) -> None:
@@ -112,18 +115,21 @@ def write_array(
         open(folder / "lower", "rb") as lower,
         open(target, "wb") as file,
     ):
-        full = (done.images, 1 if as_gray else 3, image_size, image_size)
+        full = (done.kept, 1 if as_gray else 3, image_size, image_size)
         header = {"descr": "|u1", "fortran_order": False, "shape": full}
         np.lib.format.write_array_header_1_0(file, header)
         for first in range(0, done.images, at_a_time):
             count = min(at_a_time, done.images - first)
             some = np.fromfile(upper, np.uint8, count * 3 * image_size**2).reshape(-1, *shape)
             inside = slice(*np.searchsorted(places, [first, first + count]))
-            for number, low, high, whole in done.deep[inside]:
+            for number, low, high, *group in done.deep[inside]:
                 codes = some[number - first].astype(np.uint16) << 8
                 codes |= np.fromfile(lower, np.uint8, 3 * image_size**2).reshape(shape)
-                square = DeepSquare(codes, low, high, whole)
-                some[number - first] = to_8_bit(square, *scales[whole])
+                square = DeepSquare(codes, low, high, *group)
+                some[number - first] = to_8_bit(square, *scales[tuple(group)])
+            some = np.delete(
+                some, [e - first for e in done.empty if 0 <= e - first < count], axis=0
+            )
             if as_gray:
                 some = in_grey(some)
             file.write(np.moveaxis(some, 3, 1).tobytes())

@@ -13,6 +13,8 @@ LARGEST_FLOAT = 1e30  # larger ones stand for "no data"
 MISSING, WHITE = 0, 65535  # of the codes of a deep square
 # A few voxels are far brighter than the rest, such as those of a vessel: they must not set white.
 PERCENTILES = (0.5, 99.5)
+# A slice is nearly empty when fewer than 2 % of its pixels are brighter than a tenth of white.
+NEARLY_BLACK, NEARLY_EMPTY = 25, 0.02
 
 
 class Deep(NamedTuple):
@@ -20,23 +22,26 @@ class Deep(NamedTuple):
 
     values: float64, shape (H, W, 1 or 3). NaN is black and infinity is white, whatever the rest is.
     whole: whether they are whole numbers.
+    series: whose pictures share a scale of their own, by percentiles; "": that of the set.
     """
 
     values: np.ndarray
     whole: bool
+    series: str = ""
 
 
 class DeepSquare(NamedTuple):
     """A deep picture in its final size.
 
     codes: uint16, shape (S, S, 3). 1 to 65534 stand for low to high.
-    whole: whether the file has whole numbers.
+    whole, series: see `Deep`.
     """
 
     codes: np.ndarray
     low: float
     high: float
     whole: bool
+    series: str = ""
 
 
 def make_square(picture: Image.Image | Deep, size: int, fit: str) -> np.ndarray | DeepSquare:
@@ -75,8 +80,8 @@ def deep_square(picture: Deep, size: int, fit: str) -> DeepSquare:
         missing, white = np.isnan(picture.values[..., 0]), np.isposinf(picture.values[..., 0])
         codes[scaled(missing.astype(np.float32)) > 0.5] = MISSING
         codes[scaled(white.astype(np.float32)) > 0.5] = WHITE
-    codes = codes.astype(np.uint16)
-    return DeepSquare(np.repeat(codes, 3 // codes.shape[2], axis=2), low, high, picture.whole)
+    codes = np.repeat(codes.astype(np.uint16), 3 // codes.shape[2], axis=2)
+    return DeepSquare(codes, low, high, picture.whole, picture.series)
 
 
 def black_and_white(low: float, high: float, whole: bool) -> tuple[float, float]:
@@ -94,10 +99,14 @@ def black_and_white(low: float, high: float, whole: bool) -> tuple[float, float]
     return low, high
 
 
+def values_of(square: DeepSquare) -> np.ndarray:
+    """The values for which the codes of a deep square stand, shape (S, S, 3)."""
+    return square.low + (square.codes - 1.0) / 65533 * (square.high - square.low)
+
+
 def to_8_bit(square: DeepSquare, black: float, white: float) -> np.ndarray:
     """The pixels of a deep square, uint8, shape (S, S, 3)."""
-    values = square.low + (square.codes - 1.0) / 65533 * (square.high - square.low)
-    pixels = as_bytes(values, black, white)
+    pixels = as_bytes(values_of(square), black, white)
     pixels[square.codes == MISSING], pixels[square.codes == WHITE] = 0, 255
     return pixels
 
@@ -109,6 +118,25 @@ def in_8_bit(picture: Deep) -> Image.Image:
     black, white = black_and_white(low, high, picture.whole)
     pixels = as_bytes(picture.values, black, white)
     return Image.fromarray(np.repeat(pixels, 3 // pixels.shape[2], axis=2))
+
+
+def stretched(picture: Deep, size: tuple[int, int]) -> Deep:
+    """A grey deep picture of another width and height. What is missing does not blur the rest."""
+    missing = np.isnan(picture.values[..., 0])
+    lowest = 0.0 if missing.all() else np.nanmin(picture.values)
+
+    def resize(values: np.ndarray) -> np.ndarray:
+        image = Image.fromarray(values.astype(np.float32))
+        return np.asarray(image.resize(size, Image.Resampling.LANCZOS), np.float64)
+
+    values = resize(np.where(missing, lowest, picture.values[..., 0]))
+    values[resize(missing) > 0.5] = np.nan
+    return picture._replace(values=values[..., None])
+
+
+def nearly_empty(pixels: np.ndarray) -> bool:
+    """Whether a medical picture, in bytes of any shape, shows nearly nothing."""
+    return (pixels > NEARLY_BLACK).mean() < NEARLY_EMPTY
 
 
 def plausible(across: float, down: float) -> bool:
