@@ -43,7 +43,9 @@ def sample(
 
     x_T is drawn on the CPU, one image after another, so that with a sampler that adds no noise
     (dpm_solver, heun, ddim) the same seed gives the same images on any device and in batches of any
-    size (up to rounding).
+    size (up to rounding). One that adds noise (dpm_solver_sde, ddpm, inpainting, or an eta above 0)
+    draws it for a whole batch at once: its images also depend on the size of their batch, and on
+    the kind of device.
 
     Args:
         diffusion: a trained model, on the device that is to do the work.

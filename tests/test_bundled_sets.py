@@ -86,6 +86,13 @@ def test_the_readme_gives_licences():
         assert wanted in words
 
 
+def test_the_licence_of_every_bundled_set_and_model_is_named():
+    licences = (DATA / "README.md").read_text(encoding="utf-8").split("## Licences")[1]
+    table = [line for line in licences.split("## ")[0].splitlines() if line.startswith("| ")]
+    for file in [*DATA.glob("*.zip"), *DATA.glob("*.pth")]:
+        assert sum(f"`{file.name}`" in line for line in table) == 1, file.name
+
+
 def test_the_notice_of_the_brains_travels_with_them():
     with zipfile.ZipFile(bundled_file("brains.zip")) as archive:
         notice = " ".join(archive.read("NOTICE.txt").decode().split())
