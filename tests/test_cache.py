@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -152,6 +153,33 @@ def test_what_could_not_be_read_before_a_kill_is_tried_again_after_it(images, mo
             load_images(images, 8, workers=1)
     assert len(load_with_warnings(images, 8)[0]) == 5  # it goes on where it was
     assert len(load_images(images, 8)) == 6
+
+
+def test_after_ctrl_c_no_further_file_is_decoded(tmp_path, monkeypatch):
+    folder, decoded, gate = make_images(tmp_path / "set", 40), [], threading.Event()
+    usual, shutdown = decode.read_pictures, ThreadPoolExecutor.shutdown
+
+    def read_pictures(content, image_size, name, left_out):
+        decoded.append(name)
+        if len(decoded) > 4:  # the second chunk
+            gate.wait()
+        return usual(content, image_size, name, left_out)
+
+    def save_file(*_):
+        raise KeyboardInterrupt
+
+    def shutdown_of_one_at_work(threads, **how):
+        gate.set()
+        shutdown(threads, **how)
+
+    monkeypatch.setattr(decode, "CHUNK", 4)
+    monkeypatch.setattr(decode, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(decode, "read_pictures", read_pictures)
+    monkeypatch.setattr(decode, "save_file", save_file)
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", shutdown_of_one_at_work)
+    with pytest.raises(KeyboardInterrupt):
+        load_images(folder, 8, workers=1)
+    assert len(decoded) <= 5
 
 
 @pytest.mark.parametrize("content", ["nothing", "text", "broken"])

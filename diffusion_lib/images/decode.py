@@ -6,8 +6,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import NamedTuple
 
 import numpy as np
@@ -76,9 +79,19 @@ class Decoded:
 
 
 def decode_chunk(
-    names: list[str], read: Callable[..., bytes], image_size: int, fit: str, own: bool = False
+    names: list[str],
+    stop: Event,
+    read: Callable[..., bytes],
+    image_size: int,
+    fit: str,
+    own: bool = False,
 ) -> Chunk:
-    """Decode some files, one after the other. own: whether to take this program's pictures."""
+    """Decode some files, one after the other.
+
+    Args:
+        stop: is set when nobody waits for the rest any more.
+        own: whether to take this program's pictures.
+    """
     counts, images, lower, deep, gray, left_out, unread = [], [], [], [], True, {}, []
 
     def read_or_note(name: str, size: int = -1) -> bytes:
@@ -90,6 +103,8 @@ def decode_chunk(
             raise
 
     for name in names:
+        if stop.is_set():
+            break
         before, unread_before = len(images), len(unread)
         try:
             for square in read_squares(name, read_or_note, image_size, fit, own, left_out):
@@ -143,7 +158,7 @@ def read_squares(
 
 def decode_all(
     names: list[str],
-    decode: Callable[[list[str]], Chunk],
+    decode: Callable[[list[str], Event], Chunk],
     folder: Path,
     image_size: int,
     workers: int | None,
@@ -158,10 +173,12 @@ def decode_all(
     left, workers = names[len(done.counts) :], workers or os.cpu_count()
     length = 1 if any(map(has_volume_extension, left)) else CHUNK  # a volume holds many images
     chunks = [left[first : first + length] for first in range(0, len(left), length)]
+    stop = Event()
     with (
         open(folder / "rgb", "ab") as file,
         open(folder / "lower", "ab") as lower,
         ThreadPoolExecutor(workers) as threads,
+        ExitStack() as at_end,
         tqdm(
             total=len(names),
             initial=len(done.counts),
@@ -170,8 +187,10 @@ def decode_all(
             disable=not progress,
         ) as bar,
     ):
+        at_end.callback(stop.set)  # after Ctrl-C no thread begins another file
         saved, images = time.monotonic(), done.images
-        for number, chunk in enumerate(bounded_map(threads, decode, chunks, 2 * workers), start=1):
+        decoded = bounded_map(threads, partial(decode, stop=stop), chunks, 2 * workers)
+        for number, chunk in enumerate(decoded, start=1):
             done.counts += chunk.counts
             done.deep += [(images + i, *values) for i, *values in chunk.deep]
             images += len(chunk.images)
