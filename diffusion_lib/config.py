@@ -87,10 +87,17 @@ class TrainConfig(Config):
         "unet", "unet, or dit: a transformer over patches", choices=NETWORKS, group="network"
     )
     width: int = option(
-        64, "channels of the U-Net's first level, or of the transformer's tokens", at_least=8
+        64,
+        "channels of the U-Net's first level, or of the transformer's tokens",
+        at_least=8,
+        below=2**14,
     )
-    blocks: int = option(2, "blocks of the transformer, or of a U-Net's level", at_least=1)
-    patch: int = option(0, "side of the pixel patches folded into channels; 0: auto", at_least=0)
+    blocks: int = option(
+        2, "blocks of the transformer, or of a U-Net's level", at_least=1, below=2**10
+    )
+    patch: int = option(
+        0, "side of the pixel patches folded into channels; 0: auto", at_least=0, below=2**14
+    )
 
     epochs: int | None = option(
         None,

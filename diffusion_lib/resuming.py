@@ -10,8 +10,9 @@ from diffusion_lib.batches import BatchStream
 from diffusion_lib.config import TrainConfig
 from diffusion_lib.diffusion import GaussianDiffusion
 from diffusion_lib.errors import InputError
-from diffusion_lib.files import check_training
+from diffusion_lib.files import check_training, first_line
 from diffusion_lib.images.pixels import to_images
+from diffusion_lib.networks import check_network
 from diffusion_lib.optimizers import load_optimizer
 
 COMPARED = 1024  # images of a set that are compared with those of the run, evenly spaced
@@ -45,6 +46,19 @@ def state(run: Run) -> dict:
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.scaler.state_dict(),
     }
+
+
+def check_weights_of_run(config: TrainConfig, checkpoint: dict) -> None:
+    """Raise InputError unless a checkpoint's weights are of the network that the settings of its
+    run describe, whatever sizes these have.
+    """
+    classes = tuple(map(len, checkpoint["classes"].values()))
+    try:
+        channels = checkpoint["network"]["channels"]
+        for weights in (checkpoint["weights"], checkpoint["training"]["weights"]):
+            check_network(config, channels, classes, weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"the run to resume is damaged: {first_line(error)}") from error
 
 
 def restore(run: Run, checkpoint: dict) -> None:

@@ -80,11 +80,13 @@ def main(arguments: list[str] | None = None) -> None:
     from diffusion_lib.images.labels import read_labels
     from diffusion_lib.labels import shortened
     from diffusion_lib.recording import record
+    from diffusion_lib.resuming import check_weights_of_run
     from diffusion_lib.training import Trainer
 
     checkpoint = checkpoint_to_resume(name, Path(folder), resume, force)
     if checkpoint:
         config = resumed_config(checkpoint["training"]["config"], chosen)
+        check_weights_of_run(config, checkpoint)
     device = find_device(config.device)
     by_recipe = {}
     if not checkpoint:

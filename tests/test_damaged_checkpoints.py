@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from diffusion_lib import GaussianDiffusion, InputError, TrainConfig, Trainer, build
 from diffusion_lib.files import check_training, load_checkpoint
+from diffusion_lib.resuming import check_weights_of_run
 from diffusion_lib.train import resumed_config
 
 CONFIG = TrainConfig(image_size=8, width=8, patch=1, blocks=1, batch_size=4, epochs=2, device="cpu")
@@ -61,8 +62,10 @@ def use(path: Path) -> str | None:
         GaussianDiffusion.load(path)
         checkpoint = load_checkpoint(path)
         if "training" in checkpoint:
-            resumed_config(dict(check_training(checkpoint)["config"]), {})
-            run = trainer()
+            chosen = dict(check_training(checkpoint)["config"])
+            config = resumed_config(chosen, {"device": "cpu"})
+            check_weights_of_run(config, checkpoint)
+            run = Trainer(build(config, channels=3), PIXELS, config)
             run.restore(checkpoint)
             if run.step < run.steps:
                 run.train_step()
@@ -129,6 +132,17 @@ def test_no_memory_is_taken_by_a_declared_size(saved, tmp_path, size, monkeypatc
     torch.save(content, tmp_path / "huge.pth")
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", None)  # nothing is built
     assert "huge.pth" in use(tmp_path / "huge.pth")
+
+
+@pytest.mark.parametrize("size", [{"width": 2**13}, {"blocks": 900}, {"image_size": 8192}])
+def test_no_memory_is_taken_by_the_settings_of_a_run(saved, tmp_path, size, monkeypatch):
+    content = load_checkpoint(saved)
+    content["training"]["config"] |= size
+    torch.save(content, tmp_path / "huge.pth")
+    GaussianDiffusion.load(tmp_path / "huge.pth")
+    monkeypatch.setattr(GaussianDiffusion, "load", lambda _: None)
+    monkeypatch.setattr(Trainer, "__init__", None)  # nothing is built
+    assert "the run to resume is damaged: its weights are not" in use(tmp_path / "huge.pth")
 
 
 def test_a_packed_archive_is_refused_before_it_is_unpacked(tmp_path):

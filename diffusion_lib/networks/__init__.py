@@ -1,5 +1,8 @@
 """The networks that a model can have: their names, and how to build one."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import nn
 
@@ -60,10 +63,24 @@ def rebuild_network(description: dict, weights: dict) -> nn.Module:
         raise ValueError("a network of such a size cannot be")
     if arguments.get("blocks", 0) > len(weights):
         raise ValueError("its weights are not those of the network that it describes")
-    with torch.device("meta"):  # shapes without memory
-        shapes = {name: weight.shape for name, weight in kind(**arguments).state_dict().items()}
-    if shapes != {name: weight.shape for name, weight in weights.items()}:
-        raise ValueError("its weights are not those of the network that it describes")
+    check_shapes(partial(kind, **arguments), weights)
     network = kind(**arguments)
     network.load_state_dict(weights)
     return network
+
+
+def check_network(config: TrainConfig, channels: int, classes: tuple[int, ...], weights: dict):
+    """Raise ValueError unless the weights are of the network that `build_network` would make of
+    these. It is found out before any memory is taken.
+    """
+    if config.blocks > len(weights):
+        raise ValueError("its weights are not those of the network that it describes")
+    check_shapes(partial(build_network, config, channels, classes), weights)
+
+
+def check_shapes(make: Callable[[], nn.Module], weights: dict) -> None:
+    """Raise ValueError unless a network that is made so has weights of these shapes."""
+    with torch.device("meta"):  # shapes without memory
+        shapes = {name: weight.shape for name, weight in make().state_dict().items()}
+    if shapes != {name: weight.shape for name, weight in weights.items()}:
+        raise ValueError("its weights are not those of the network that it describes")
