@@ -102,8 +102,10 @@ def test_the_form_for_problems_asks_for_the_environment():
 
 def test_the_version_the_licence_and_the_authors_are_the_same_everywhere():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    newest = re.search(r"^## (\S+?)[ ,\n]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    newest, day = re.search(r"^## (\S+) \((\S+)\)$", changes, re.MULTILINE).groups()
     assert citation["version"] == newest == diffusion_lib.__version__
+    assert str(citation["date-released"]) == day
     assert citation["license"] == PROJECT["license"]
     assert citation["authors"] == PROJECT["authors"]
     assert citation["repository-code"] == PROJECT["urls"]["Repository"]
