@@ -216,14 +216,15 @@ def converted(checkpoint: dict, path: str | Path) -> dict:
     """A checkpoint of any format, as one of today."""
     if "model_state_dict" in checkpoint:
         return from_original(checkpoint, path)
-    if checkpoint.get("format") == 1:
+    number = checkpoint.get("format", FORMAT)
+    if not isinstance(number, int) or number < 1:
+        raise ValueError("its format is no number")
+    if number > FORMAT:
+        newer = f"newer than this version reads ({FORMAT}): update Simple Diffusion"
+        raise InputError(f"{path} has format {number}, {newer}")
+    if number == 1:
         return from_format_1(checkpoint, path)
-    if checkpoint.get("format", FORMAT) not in (2, FORMAT):  # 2 is the same without classes
-        raise InputError(
-            f"{path} has format {checkpoint['format']}, newer than this version reads "
-            f"({FORMAT}): update Simple Diffusion"
-        )
-    return {**checkpoint, "format": FORMAT}
+    return {**checkpoint, "format": FORMAT}  # 2 is the same without classes
 
 
 def from_original(checkpoint: dict, path: str | Path) -> dict:

@@ -91,7 +91,10 @@ def restore(run: Run, checkpoint: dict) -> None:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"the run to resume is damaged: its optimizer has {error}") from error
     if training["scaler"] and run.scaler.is_enabled():
-        run.scaler.load_state_dict(training["scaler"])
+        try:
+            run.scaler.load_state_dict(training["scaler"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"the run to resume is damaged: its scaler has {error}") from error
     run.step, run.seconds = training["step"], float(training["seconds"])
     if run.config.minutes:  # as many as were thought to fit, until the next ones are timed
         run.steps = min(max(training["steps"], run.step + 1), run.most_steps)

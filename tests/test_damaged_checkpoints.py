@@ -145,6 +145,14 @@ def test_no_memory_is_taken_by_the_settings_of_a_run(saved, tmp_path, size, monk
     assert "the run to resume is damaged: its weights are not" in use(tmp_path / "huge.pth")
 
 
+@pytest.mark.parametrize("number", [torch.zeros(3), [], "3", None, 0, -1])
+def test_a_format_that_is_no_number_is_refused(saved, tmp_path, number):
+    torch.save({**load_checkpoint(saved), "format": number}, tmp_path / "odd.pth")
+    for read in (load_checkpoint, GaussianDiffusion.load):
+        with pytest.raises(InputError, match=r"odd\.pth .* \(its format is no number\)"):
+            read(tmp_path / "odd.pth")
+
+
 def test_a_packed_archive_is_refused_before_it_is_unpacked(tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", bytes(10**7))
