@@ -83,7 +83,8 @@ def exact_std(std: tuple, scale: float, stochastic: bool, timesteps: int = 100) 
 
     variance = (top * shrinks(top)) ** 2
     if stochastic:
-        variance += np.trapezoid(2 * tau * shrinks(tau) ** 2, tau)
+        added = torch.from_numpy(2 * tau * shrinks(tau) ** 2)
+        variance += torch.trapezoid(added, torch.from_numpy(tau)).item()
     return math.sqrt(variance)
 
 
