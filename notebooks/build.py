@@ -2,11 +2,12 @@
 
 The scripts in `notebooks/scripts/` are the source of every input; `notebooks/*.ipynb` hold the same
 inputs with their outputs. `run` makes the notebooks again, executed, with nothing in them that
-differs from one run to the next. `address` stamps the repository's address, which pyproject.toml
-knows, and the tag of the version, which diffusion_lib/__init__.py knows, into the badge and the
-set-up cell of every script and notebook, and into the README and CITATION.cff. `map` writes the table
-of the pages into page 00 (to be run then) and the README. `copy` puts copies of the pages into
-`my_pages/`, which git ignores: there learners change and save what they like.
+differs from one run to the next, and prints the time and the peak of memory of each. `address`
+stamps the repository's address, which pyproject.toml knows, and the tag of the version, which
+diffusion_lib/__init__.py knows, into the badge and the set-up cell of every script and notebook, and
+into the README and CITATION.cff. `map` writes the table of the pages into page 00 (to be run then) and
+the README. `copy` puts copies of the pages into `my_pages/`, which git ignores: there learners change and
+save what they like.
 """
 
 import hashlib
@@ -15,9 +16,11 @@ import re
 import sys
 import time
 from pathlib import Path
+from threading import Event, Thread
 
 import jupytext
 import nbformat
+import psutil
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
@@ -128,6 +131,36 @@ def with_contents(text: str, folder: str = "", comment: str = "") -> str:
     )
 
 
+class PeakMemory:
+    """The most memory that the programs which this one has started have at one time.
+
+    gigabytes: their resident memory, looked at ten times a second; of several, what they share
+        counts for each.
+    """
+
+    def __init__(self):
+        self.gigabytes, self.ended = 0.0, Event()
+        self.thread = Thread(target=self.watch, daemon=True)
+
+    def __enter__(self) -> "PeakMemory":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.ended.set()
+        self.thread.join()
+
+    def watch(self) -> None:
+        while not self.ended.wait(0.1):
+            now = 0
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    now += process.memory_info().rss
+                except psutil.Error:  # it has ended
+                    continue
+            self.gigabytes = max(self.gigabytes, now / 1e9)
+
+
 def digest(text: str) -> str:
     """A short name for a text."""
     return hashlib.sha256(text.encode()).hexdigest()
@@ -163,8 +196,10 @@ def main() -> None:
     if task == "run":
         for script in scripts:
             started = time.monotonic()
-            nbformat.write(run(script), NOTEBOOKS / f"{script.stem}.ipynb")
-            print(f"{script.stem}: {time.monotonic() - started:.0f} s", flush=True)
+            with PeakMemory() as peak:
+                nbformat.write(run(script), NOTEBOOKS / f"{script.stem}.ipynb")
+            seconds = time.monotonic() - started
+            print(f"{script.stem}: {seconds:.0f} s, {peak.gigabytes:.2f} GB", flush=True)
     elif task == "map":
         for file, folder, comment in MAPS:
             file.write_text(with_contents(file.read_text(), folder, comment))

@@ -7,7 +7,9 @@ import ast
 import importlib.util
 import json
 import re
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -257,6 +259,15 @@ def test_readme_and_page_00_have_the_table_of_the_pages(build):
         text = file.read_text()
         assert build.contents(folder).splitlines()[2] in text
         assert build.with_contents(text, folder, comment) == text
+
+
+def test_the_peak_of_memory_counts_programs_that_were_started(build):
+    program = [sys.executable, "-c", "taken = bytes(range(200)) * 1_000_000; input()"]
+    with build.PeakMemory() as peak, subprocess.Popen(program, stdin=subprocess.PIPE) as process:
+        while process.poll() is None and peak.gigabytes < 0.2:
+            time.sleep(0.01)
+        process.communicate(b"\n")
+    assert peak.gigabytes >= 0.2  # more where earlier tests have left programs running
 
 
 # Copies for learners
