@@ -10,6 +10,8 @@ from torch import Tensor
 
 from diffusion_lib.images.pixels import to_images
 
+FEW, MOST_HELD_OUT = 50, 100
+
 
 class BatchStream:
     """An endless stream of shuffled batches, in which batch number k is always the same.
@@ -26,6 +28,10 @@ class BatchStream:
             holds them; otherwise the next batch is gathered while the GPU computes.
         rank_slice: which images of each batch are wanted; by default all.
         labels: of the images, int64, (N, columns); by default they have none, (N, 0).
+        held_out: how many images, chosen at random, no batch has.
+
+    Attributes:
+        kept, unseen: which images batches have, and which they do not.
     """
 
     def __init__(
@@ -36,26 +42,31 @@ class BatchStream:
         device: torch.device,
         rank_slice: slice = slice(None),
         labels: Tensor | None = None,
+        held_out: int = 0,
     ):
         if device.type == "cuda" and 2 * pixels.nbytes < torch.cuda.mem_get_info(device)[0]:
             pixels = pixels.to(device)
         self.pixels, self.batch_size, self.seed, self.device = pixels, batch_size, seed, device
         self.rank_slice = rank_slice
         self.labels = torch.empty(len(pixels), 0, dtype=torch.long) if labels is None else labels
+        self.kept, self.unseen = torch.arange(len(pixels)), torch.arange(0)
+        if held_out:
+            order = self._order(-1)  # of all of them; epochs are 0, 1, ...
+            self.kept, self.unseen = order[held_out:], order[:held_out]
         self.order = lru_cache(maxsize=2)(self._order)
         self.ahead = device.type == "cuda" and pixels.device.type == "cpu"
         self.thread = ThreadPoolExecutor(1) if self.ahead else None
         self.next: tuple[int, Future] | None = None  # the batch that the thread gathers
 
     def _order(self, epoch: int) -> Tensor:
-        """The order of images in one epoch: a permutation of 0..N-1."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        return torch.randperm(len(self.pixels), generator=generator)
+        """The order of images in one epoch: a permutation of `kept`."""
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+        return self.kept[torch.randperm(len(self.kept), generator=generator)]
 
     def indices(self, k: int) -> Tensor:
         """Which images batch number k holds, shape (B,)."""
         positions = torch.arange(k * self.batch_size, (k + 1) * self.batch_size)
-        epochs, places = positions // len(self.pixels), positions % len(self.pixels)
+        epochs, places = positions // len(self.kept), positions % len(self.kept)
         return torch.cat(
             [self.order(epoch)[places[epochs == epoch]] for epoch in epochs.unique().tolist()]
         )
@@ -85,6 +96,11 @@ class BatchStream:
         if self.device.type == "cuda" and some.numel():  # from other memory, it waits for the GPU
             some = some.pin_memory()
         return some.to(self.device, non_blocking=True)
+
+
+def how_many_held_out(share: float, images: int) -> int:
+    """Of how many images the run is not trained on: of few images none, of many MOST_HELD_OUT."""
+    return min(round(share * images), MOST_HELD_OUT) if images >= FEW else 0
 
 
 def uniform(timesteps: int, shape: tuple[int, ...], **where) -> Tensor:

@@ -67,6 +67,12 @@ class TrainConfig(Config):
         alone="folder",
     )
     label_dropout: float = option(0.1, "share of labels left out", at_least=0, below=1)
+    held_out: float = option(
+        0.0,
+        "share of the images that it is not trained on, at most 100, to notice memorization",
+        at_least=0,
+        at_most=0.5,
+    )
     workers: int = option(0, "threads that decode images; 0: one per core", at_least=0, below=1025)
 
     timesteps: int = option(

@@ -260,6 +260,7 @@ def table(numbers: dict) -> str:
         row("nearest training image", "samples", "held out" if held_out else "training"),
         row("  median distance", f"{near['samples']:.4f}", f"{near['held_out']:.4f}"),
         row("  at most the nearest 1%", f"{near['copies']:.1%}", "1.0%"),
+        row("  half as far as any other", f"{near['singled_out']:.1%}"),
         "",
         row(f"loss of {numbers['prediction']}", "training", "held out" if held_out else ""),
     ]

@@ -14,7 +14,7 @@ from diffusion_lib.diffusion import GaussianDiffusion
 from diffusion_lib.errors import InputError
 from diffusion_lib.features import FeatureStatistics
 from diffusion_lib.images.pixels import to_images
-from diffusion_lib.neighbors import nearest
+from diffusion_lib.neighbors import Nearest, nearest
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
@@ -178,11 +178,15 @@ class Memorization(NamedTuple):
     held_out: that of a held-out image.
     copies: fraction of samples that are at most as far as the nearest 1% of held-out images. About
         0.01 if the model has memorized nothing.
+    singled_out: fraction of samples that are less than half as far from one training image as from
+        any other. About 0 if the model has memorized nothing; it misses copies of images that the
+        training set has more than once.
     """
 
     samples: float
     held_out: float
     copies: float
+    singled_out: float
 
 
 def memorization(
@@ -203,15 +207,21 @@ def memorization(
     Raises:
         InputError: no images, images of two shapes, or one training image and none held out.
     """
-    ours = nearest(samples, training, device=device).distance
+    ours = nearest(samples, training, device=device)
     if held_out is not None:
         theirs = nearest(held_out, training, device=device).distance
     else:
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(training), generator=generator)[:10_000]
         theirs = nearest(training[chosen], training, chosen, device).distance
-    copies = (ours <= theirs.quantile(0.01)).double().mean()
-    return Memorization(ours.median().item(), theirs.median().item(), copies.item())
+    copies = (ours.distance <= theirs.quantile(0.01)).double().mean().item()
+    medians = ours.distance.median().item(), theirs.median().item()
+    return Memorization(*medians, copies, singled_out(ours).double().mean().item())
+
+
+def singled_out(found: Nearest) -> Tensor:
+    """Which images are less than half as far from their nearest neighbor as from the next one."""
+    return found.distance < 0.5 * found.second
 
 
 # --------------------------------------------------------------------------------------------------

@@ -14,10 +14,12 @@ class Nearest(NamedTuple):
 
     distance: root mean square over all pixels, on the scale of -1 to 1, float32, shape (N,).
     number: which of the others it is, shape (N,).
+    second: distance to the nearest but one; infinite if there is only one.
     """
 
     distance: Tensor
     number: Tensor
+    second: Tensor
 
 
 @torch.no_grad()
@@ -97,8 +99,9 @@ def nearest_of_chunk(
         ],
         dim=1,
     ).masked_fill(best.isinf(), torch.inf)  # (n, 4)
-    distance, place = exact.min(dim=1)
-    return Nearest(distance.cpu(), numbers.gather(1, place[:, None])[:, 0].cpu())
+    exact, places = exact.sort(dim=1)
+    second = exact[:, 1] if exact.shape[1] > 1 else torch.full_like(exact[:, 0], torch.inf)
+    return Nearest(exact[:, 0].cpu(), numbers.gather(1, places)[:, 0].cpu(), second.cpu())
 
 
 def as_rows(images: Tensor, device: torch.device | str) -> Tensor:

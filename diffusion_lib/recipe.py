@@ -12,6 +12,7 @@ CPU = {
     "shift": 0.5,
     "prediction": "x0",
     "timestep_sampling": "logit_normal",
+    "min_snr": 5.0,
     "network": "dit",
     "width": 96,
     "blocks": 3,
@@ -22,7 +23,8 @@ CPU = {
 }
 # For a GPU: a U-Net as the full runs have it (page 08).
 GPU = {"beta_schedule": "cosine", "prediction": "v"}
-CHOSEN = {*CPU, *GPU, "precision"}  # by the recipe
+HELD_OUT = 0.1  # on either
+CHOSEN = {*CPU, *GPU, "precision", "held_out"}  # by the recipe
 
 
 def recipe(device: str, bfloat16: bool) -> dict:
@@ -30,9 +32,9 @@ def recipe(device: str, bfloat16: bool) -> dict:
 
     bfloat16: whether the CPU computes in it (`devices.has_bfloat16`).
     """
-    if device != "cpu":
-        return GPU
-    return {**CPU, "precision": "bfloat16" if bfloat16 else "float32"}
+    precision = {"precision": "bfloat16" if bfloat16 else "float32"}
+    options = {**CPU, **precision} if device == "cpu" else GPU
+    return {**options, "held_out": HELD_OUT}
 
 
 def as_flags(options: dict) -> str:

@@ -14,6 +14,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from diffusion_lib import distributed
 from diffusion_lib.config import SAMPLES
+from diffusion_lib.copying import CopyWatch
 from diffusion_lib.errors import InputError, out_of_memory
 from diffusion_lib.files import append, first_line, save_file
 from diffusion_lib.images.pixels import to_pixels
@@ -40,6 +41,8 @@ def record(trainer: Trainer, name: str, folder: str | Path = ".") -> Iterator[Re
     written within an epoch, when the last one is `autosave_minutes` old. With a time limit, samples
     are drawn after fewer epochs if they would take more than a tenth of the time.
     At the end: autosave.pth once more, and the averaged model alone as folder/name.pth.
+    Once samples are copies of training images: the last model of which they were not, as
+    folder/name_before_copying.pth.
 
     A `break`, Ctrl-C, the stop button of a notebook and SIGTERM end the run after the current step,
     and everything is saved as at the end. Of several processes, rank 0 writes.
@@ -84,6 +87,7 @@ def _record_rank_zero(trainer: Trainer, name: str, folder: Path) -> Iterator[Rep
         if pictures.exists() and not pictures.is_dir():
             raise InputError(f"{pictures} is a file, but pictures go into a folder there: move it")
     log = Log(trainer, folder / "runs" / name)
+    watch = CopyWatch(trainer, folder / f"{name}_before_copying.pth")
     saved = drawn = time.monotonic()
     cost = 0.0  # seconds that the last pictures took
     try:
@@ -104,6 +108,8 @@ def _record_rank_zero(trainer: Trainer, name: str, folder: Path) -> Iterator[Rep
                     draw_samples(trainer, file, folder, log)
                 drawn = time.monotonic()
                 cost = drawn - started
+            with going_on(watch.file):
+                watch.look(report)
             yield report
     except GeneratorExit:
         pass  # a `break` in the caller's loop ends the run like any other end

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from diffusion_lib import advice, compiling, devices, distributed, graphs, optimizers, resuming
-from diffusion_lib.batches import TIMESTEP_SAMPLING, BatchStream
+from diffusion_lib.batches import TIMESTEP_SAMPLING, BatchStream, how_many_held_out
 from diffusion_lib.clock import Clock
 from diffusion_lib.config import TrainConfig
 from diffusion_lib.diffusion import GaussianDiffusion
@@ -107,11 +107,12 @@ class Trainer:
 
         self.local_batch_size = config.batch_size // distributed.world_size()
         self.rank_slice = distributed.rank_slice(config.batch_size)
+        held_out = how_many_held_out(config.held_out, len(pixels))
         self.batches = BatchStream(
-            pixels, config.batch_size, config.seed, self.device, self.rank_slice, labels
+            pixels, config.batch_size, config.seed, self.device, self.rank_slice, labels, held_out
         )
         self.generator = torch.Generator(self.device)
-        self.steps_per_epoch = math.ceil(len(pixels) / config.batch_size)
+        self.steps_per_epoch = math.ceil(len(self.batches.kept) / config.batch_size)
         self.most_steps = self.steps = config.most_epochs * self.steps_per_epoch
         self.step = 0
         self.seconds = 0.0

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffusion_lib import InputError, load_images, locks
-from diffusion_lib.batches import BatchStream
+from diffusion_lib.batches import BatchStream, how_many_held_out
 from diffusion_lib.images import cache as caching
 from diffusion_lib.images import decode
 from diffusion_lib.images.cache import cache_folder, load_image_set
@@ -702,6 +702,24 @@ def test_batch_k_is_the_same_whatever_was_asked_before(k):
     for other in (0, k + 1, k // 2):
         used.batch(other)
     assert torch.equal(used.batch(k), fresh.batch(k))
+
+
+@given(st.integers(1, 40), st.integers(0, 2**32 - 1), st.data())
+def test_images_that_are_held_out_come_in_no_batch_and_all_others_in_each_epoch(count, seed, data):
+    held_out = data.draw(st.integers(0, count - 1))
+    stream = BatchStream(numbered(count), 1, seed, CPU, held_out=held_out)
+    assert len(stream.unseen) == held_out
+    assert sorted([*stream.kept.tolist(), *stream.unseen.tolist()]) == list(range(count))
+    for epoch in range(3):
+        first = epoch * len(stream.kept)
+        seen = [stream.indices(k).item() for k in range(first, first + len(stream.kept))]
+        assert sorted(seen) == sorted(stream.kept.tolist())
+
+
+def test_of_few_images_none_are_held_out_and_of_many_no_more_than_one_needs():
+    found = [how_many_held_out(0.1, images) for images in (1, 49, 50, 200, 1000, 10**6)]
+    assert found == [0, 0, 5, 20, 100, 100]
+    assert how_many_held_out(0.0, 500) == 0
 
 
 def test_a_batch_holds_the_images_of_its_indices():

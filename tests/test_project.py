@@ -51,7 +51,7 @@ LAYERS = [
     ["guidance", "resuming"],
     ["solvers", "training", "environment", "paths", "likelihood", "editing"],
     ["sampling", "stopping", "estimate", "plots"],
-    ["explorer", "charts", "drawings"],
+    ["explorer", "charts", "drawings", "copying"],
     ["recording", "widgets", "benchmark"],
     ["train", "predict", "evaluate", "__main__"],
 ]

@@ -581,7 +581,7 @@ def test_images_and_log_may_be_disabled_from_now_on(train_command, images, resum
         ("--flip", "--flip"),
         ("--shift 2", "--shift"),
         ("--zero_terminal_snr", "--zero_terminal_snr"),
-        ("--min_snr 5", "--min_snr"),
+        ("--min_snr 3", "--min_snr"),
         ("--prediction v", "--prediction"),
     ],
 )

@@ -19,6 +19,7 @@ TASKS = {
     "speed": "how fast is training, beside the original and other trainers?",
     "quality": "how good are samples after so many seconds of training, beside other trainers?",
     "ablation": "what is each choice of the recipe worth?",
+    "copying": "from how many images, and when, does a model copy them?",
     "predictions": "which prediction learns fastest, and from which timesteps?",
     "steps": "how good are samples after so many steps of each sampler?",
     "speedrun": "whose samples are best after a minute of training?",
@@ -34,14 +35,17 @@ def build_parser(task: str) -> Parser:
     if task in ("speed", "quality"):
         names = SPEED if task == "speed" else QUALITY
         add("--who", nargs="+", choices=names, default=names, help="trainers (default: all)")
-    if task in ("quality", "predictions"):
+    if task in ("quality", "ablation", "copying", "predictions"):
+        sets = BUNDLED[:1] if task == "ablation" else BUNDLED[:2]
         add(
             "--data",
             nargs="+",
             choices=BUNDLED,
-            default=BUNDLED[:2],
-            help="bundled sets (default: faces digits)",
+            default=sets,
+            help=f"bundled sets (default: {' '.join(sets)})",
         )
+    if task in ("quality", "ablation", "copying"):
+        add("-i", "--image_size", type=int, default=16, metavar="N", help=f"in pixels {DEFAULT}")
     if task == "quality":
         add(
             "--seconds",
@@ -51,16 +55,26 @@ def build_parser(task: str) -> Parser:
             metavar="N",
             help="seconds of training (default: 60 180)",
         )
+    if task == "copying":
+        add(
+            "--images",
+            nargs="+",
+            type=int,
+            default=(50, 100),
+            metavar="N",
+            help="(default: 50 100)",
+        )
+        add("--epochs", type=int, default=1000, metavar="N", help=f"at most {DEFAULT}")
     if task == "speedrun":
         add("files", nargs="*", default=[], metavar="FILE", help="a contestant (speedrun.py)")
     if task == "ablation":
-        add("--data", choices=BUNDLED, default=BUNDLED[0], help=f"bundled set {DEFAULT}")
+        add("--choices", nargs="+", metavar="NAME", help="of the recipe (default: all)")
     if task in ("ablation", "predictions"):
         add("--seconds", type=int, default=60, metavar="N", help=f"of training {DEFAULT}")
     if task in CONFIGS:
         parser.add_options(CONFIGS[task])
     else:
-        seeds = 5 if task == "speedrun" else 3
+        seeds = {"speedrun": 5, "copying": 2}.get(task, 3)
         add("--seeds", type=int, default=seeds, metavar="N", help=f"runs of each {DEFAULT}")
     if task not in ("loading", "speedrun"):
         add(
@@ -88,9 +102,10 @@ def main(arguments: list[str] | None = None) -> None:
     if task == "speed" and not Path(chosen["output"]).parent.is_dir():
         raise InputError(f"there is no folder {Path(chosen['output']).parent} for the measurements")
 
-    from diffusion_lib.benchmark import loading, predictions, quality, speed, speedrun
+    from diffusion_lib.benchmark import copying, loading, predictions, quality, speed, speedrun
 
-    own = dict(loading=loading, predictions=predictions, speed=speed, speedrun=speedrun)
+    own = dict(copying=copying, loading=loading, predictions=predictions)
+    own |= dict(speed=speed, speedrun=speedrun)
     getattr(own.get(task, quality), task)(**chosen)
 
 

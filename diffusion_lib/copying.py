@@ -1,0 +1,167 @@
+"""Does a model begin to copy its training images? Watched while it trains.
+
+Memorization shows first in the loss. Where little noise is left, the network denoises the images
+that it is trained on better than others of their kind:
+
+    gap = log(loss on held-out images / loss on training images)
+
+The gap opens long before samples are copies, which here means less than half as far from one
+training image as from any other. `python -m diffusion_lib.benchmark copying` measures both, and
+page 06 shows what came out.
+"""
+
+import copy
+import math
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffusion_lib.batches import BatchStream
+from diffusion_lib.diffusion import GaussianDiffusion
+from diffusion_lib.files import save_file
+from diffusion_lib.images.pixels import to_images
+from diffusion_lib.metrics import singled_out
+from diffusion_lib.neighbors import nearest
+from diffusion_lib.reports import Report
+from diffusion_lib.sampling import sample
+from diffusion_lib.schedules import NoiseSchedule
+from diffusion_lib.training import Trainer
+
+NOISE = 0.06, 0.25  # lowest and highest sigma / signal at which the losses are compared
+OPEN = 1.0  # the gap at which memorization is said to begin
+SOONEST, LATEST = 1.4, 5.0  # times as many epochs, after which copies were measured to begin
+COPIES = 0.05  # the share of samples from which on a model is said to copy
+FEWEST = 5  # held-out images that tell something
+LOSSES = 400  # noisy images on either side
+SAMPLES = 64  # in a look, and four times as many if two or more of them are copies
+STEPS = 10  # of the sampler
+FIRST, FACTOR = 10, 1.2  # epochs before the first look, and from one to the next
+REST = 10  # times as long as a look takes, until the next one
+
+
+def loss_gap(diffusion: GaussianDiffusion, batches: BatchStream) -> float:
+    """log(loss on held-out images / loss on training images) of a model that these batches train.
+
+    It is about 0 at first. Not a number without held-out images, or without timesteps in NOISE.
+    """
+    levels = detail_levels(diffusion.schedule)
+    if len(batches.unseen) == 0 or len(levels) == 0:
+        return math.nan
+    seen = batches.kept[: LOSSES // 4]
+    unseen, seen = (
+        detail_loss(diffusion, levels, batches, which) for which in (batches.unseen, seen)
+    )
+    return math.log(unseen / seen)
+
+
+def detail_levels(schedule: NoiseSchedule) -> Tensor:
+    """The timesteps with sigma / signal within NOISE."""
+    t = torch.arange(schedule.timesteps)
+    ratio = schedule.sigma(t) / schedule.signal(t)
+    return t[(ratio >= NOISE[0]) & (ratio <= NOISE[1])]
+
+
+@torch.no_grad()
+def detail_loss(
+    diffusion: GaussianDiffusion, levels: Tensor, batches: BatchStream, which: Tensor
+) -> float:
+    """The mean square error of x0 on these images, at LOSSES random levels of noise."""
+    generator, device, total = torch.Generator().manual_seed(0), diffusion.device, 0.0
+    which = which[torch.arange(LOSSES) % len(which)]
+    timesteps = levels[torch.randint(len(levels), (LOSSES,), generator=generator)]
+    for some, t in zip(which.split(100), timesteps.to(device).split(100), strict=True):
+        x0 = to_images(batches.pixels[some.to(batches.pixels.device)].to(device))
+        labels = batches.labels[some].to(device) if diffusion.classes else None
+        noise = torch.randn(x0.shape, generator=generator).to(device)
+        x_t = diffusion.schedule.add_noise(x0, t, noise)
+        guess = diffusion.denoise(x_t, t, labels=labels).x0
+        total += (guess - x0).square().mean().item() * len(some)
+    return total / LOSSES
+
+
+def count_copies(trainer: Trainer, samples: int, seed: int) -> int:
+    """How many samples of the averaged model are copies: less than half as far from one training
+    image as from any other. With `flip`, mirror images are training images too.
+    """
+    average, batches = trainer.average, trainer.batches
+    generator = torch.Generator().manual_seed(seed)
+    which = batches.kept[torch.randint(len(batches.kept), (samples,), generator=generator)]
+    labels = batches.labels[which] if average.classes else None
+    steps = min(STEPS, average.schedule.timesteps)
+    images = sample(average, samples, steps=steps, seed=seed, labels=labels, guidance=1.0)
+    copies = singled_out(nearest(images, batches.pixels, device=trainer.device))
+    if trainer.config.flip:
+        copies |= singled_out(nearest(images.flip(-1), batches.pixels, device=trainer.device))
+    return int(copies.sum())
+
+
+class CopyWatch:
+    """Looks now and then whether a run has begun to copy, and warns once if it has; before that, it
+    warns once that the gap is open.
+
+    file: where the last model that did not copy is saved, once a later one does.
+    """
+
+    def __init__(self, trainer: Trainer, file: Path):
+        self.trainer, self.file = trainer, file
+        self.over = trainer.step > 0 and file.exists()  # in a run that goes on
+        self.over |= trainer.batches.pixels.dtype != torch.uint8  # points in the plane
+        self.foreseen = False
+        self.healthy: tuple[int, dict] | None = None  # the last epoch without copies, and its model
+        self.next_epoch, self.next_time = FIRST, 0.0
+
+    def look(self, report: Report) -> None:
+        """To be called with each report: look if it is time to, and at the end of the run.
+
+        Raises:
+            InputError: the model that did not copy cannot be written.
+        """
+        started, epoch, ends = time.monotonic(), report.epoch, report.step >= report.steps
+        due = started >= self.next_time and report.epoch_ended and epoch >= self.next_epoch
+        if self.over or epoch < FIRST or not (due or ends):
+            return
+        gap = loss_gap(self.trainer.average, self.trainer.batches)
+        share = 0.0 if gap < OPEN else self.share_of_copies(seed=epoch)
+        if share > COPIES:
+            self.over = True
+            self.warn_of_copies(epoch, share)
+        else:
+            self.healthy = epoch, copy.deepcopy(self.trainer.average.checkpoint())
+            self.foresee(report, gap)
+        self.next_epoch = FACTOR * epoch
+        self.next_time = time.monotonic() + REST * (time.monotonic() - started)
+
+    def share_of_copies(self, seed: int) -> float:
+        copies = count_copies(self.trainer, SAMPLES, seed)
+        if copies < 2:
+            return 0.0
+        return (copies + count_copies(self.trainer, 3 * SAMPLES, seed + 2**31)) / (4 * SAMPLES)
+
+    def warn_of_copies(self, epoch: int, share: float) -> None:
+        said = f"after epoch {epoch}, {share:.0%} of the samples are copies of training images"
+        if self.healthy is None:
+            warnings.warn(f"{said}, as before: start anew with more images", stacklevel=3)
+            return
+        before, model = self.healthy
+        warnings.warn(
+            f"{said}: the model of epoch {before}, before that, is {self.file}", stacklevel=3
+        )
+        save_file(model, self.file)
+
+    def foresee(self, report: Report, gap: float) -> None:
+        """Say that the gap is open, if there is time left for copies to come."""
+        few = len(self.trainer.batches.unseen) < FEWEST
+        late = report.step * SOONEST > report.steps
+        if self.foreseen or few or late or not gap >= OPEN:
+            return
+        self.foreseen = True
+        warnings.warn(
+            f"after epoch {report.epoch}, the loss on held-out images is {math.exp(gap):.1f} times "
+            "that on training images: the model begins to memorize them. After "
+            f"{SOONEST:g} to {LATEST:g} times as many epochs samples may be copies: take more "
+            "images, fewer epochs, or --flip if left and right may be swapped",
+            stacklevel=3,
+        )

@@ -1,0 +1,233 @@
+"""Copies of training images are counted, foreseen, and said once; the model from before is kept."""
+
+import math
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from diffusion_lib import GaussianDiffusion, TrainConfig, Trainer, copying, record, toys
+from diffusion_lib.batches import BatchStream
+from diffusion_lib.benchmark import copying as measured
+from diffusion_lib.benchmark.records import measurements
+from diffusion_lib.diffusion import build
+from diffusion_lib.images.cache import load_images
+from diffusion_lib.images.pixels import to_images
+from diffusion_lib.reports import Report
+from diffusion_lib.schedules import NoiseSchedule
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def digits() -> torch.Tensor:
+    return load_images("digits", 8)[:60]
+
+
+def make_trainer(pixels: torch.Tensor, **settings) -> Trainer:
+    default = dict(image_size=8, width=8, blocks=1, batch_size=30, held_out=0.2, device="cpu")
+    quiet = dict(disable_images=True, disable_tensorboard=True)
+    config = TrainConfig(**{**default, **quiet, **settings})
+    return Trainer(build(config, channels=pixels.shape[1]), pixels, config)
+
+
+def memorized(trainer: Trainer) -> GaussianDiffusion:
+    """The model that has the lowest training loss: it knows the images it is trained on."""
+    images = to_images(trainer.batches.pixels[trainer.batches.kept])
+    schedule = NoiseSchedule("cosine")
+    network = toys.IdealNetwork(toys.GaussianMixture(images, std=0.0), schedule)
+    network.channels, network.image_size = images.shape[1:3]
+    return GaussianDiffusion(network, schedule)
+
+
+def report(epoch: int, epochs: int = 1000) -> Report:
+    numbers = dict(loss=0.1, loss_quarters=(), gradient_norm=1, learning_rate=1, memory=1)
+    return Report(2 * epoch, 2 * epochs, epoch, True, images_per_second=1, seconds=1, **numbers)
+
+
+def test_a_model_that_knows_its_images_by_now_copies_them_and_one_from_noise_does_not(digits):
+    trainer = make_trainer(digits)
+    assert copying.count_copies(trainer, 40, seed=0) == 0
+    assert abs(copying.loss_gap(trainer.average, trainer.batches)) < 0.2
+    trainer.average = memorized(trainer)
+    assert copying.count_copies(trainer, 40, seed=0) >= 38
+    assert copying.loss_gap(trainer.average, trainer.batches) > 4 * copying.OPEN
+
+
+def test_mirror_images_are_copies_if_they_were_trained_on(digits):
+    trainer = make_trainer(digits)
+    trainer.average = memorized(trainer)
+    trainer.batches.pixels = digits.flip(-1)
+    assert copying.count_copies(trainer, 40, seed=0) < 30
+    object.__setattr__(trainer.config, "flip", True)
+    assert copying.count_copies(trainer, 40, seed=0) >= 38
+
+
+def test_the_gap_needs_images_that_are_held_out_and_levels_of_little_noise(digits):
+    model = make_trainer(digits).average
+    assert math.isnan(copying.loss_gap(model, BatchStream(digits, 8, 0, CPU)))
+    noisy = GaussianDiffusion(
+        model.network, NoiseSchedule("linear", 2, beta_start=0.5, beta_end=0.5)
+    )
+    assert math.isnan(copying.loss_gap(noisy, BatchStream(digits, 8, 0, CPU, held_out=9)))
+
+
+def test_the_gap_is_of_the_loss_of_x0_whatever_is_predicted(digits):
+    class Shrinks(nn.Module):
+        """x_0 as x_t, a little smaller, in the form that is asked for."""
+
+        channels, image_size = 1, 8
+
+        def __init__(self, schedule, prediction):
+            super().__init__()
+            self.diffusion = GaussianDiffusion(self, schedule, prediction)
+            self.weight = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x, t):
+            signal, sigma = (f(t, x) for f in (schedule.signal, schedule.sigma))
+            x0 = 0.9 * x
+            return x0 if self.diffusion.prediction == "x0" else (x - signal * x0) / sigma
+
+    schedule, batches = NoiseSchedule("cosine"), BatchStream(digits, 8, 0, CPU, held_out=20)
+    gaps = [
+        copying.loss_gap(Shrinks(schedule, prediction).diffusion, batches)
+        for prediction in ("x0", "epsilon")
+    ]
+    assert gaps[0] == pytest.approx(gaps[1], abs=1e-4)
+
+
+@pytest.fixture
+def watched(digits, tmp_path, monkeypatch):
+    """A run, and a function that shows it to the watch with this gap and share of copies, and
+    returns what is said.
+    """
+    trainer = make_trainer(digits)
+    watch = copying.CopyWatch(trainer, tmp_path / "mine_before_copying.pth")
+
+    def look(epoch: int, gap: float, share: float, epochs: int = 1000) -> list[str]:
+        monkeypatch.setattr(copying, "loss_gap", lambda *_: gap)
+        monkeypatch.setattr(copying, "count_copies", lambda _, count, seed: round(share * count))
+        watch.next_time = 0
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            watch.look(report(epoch, epochs))
+        return [str(each.message) for each in said]
+
+    look.trainer, look.file = trainer, watch.file
+    return look
+
+
+def test_a_healthy_run_hears_nothing(watched):
+    for epoch in range(10, 1000, 10):
+        assert watched(epoch, gap=0.5 + epoch / 1e4, share=0.03) == []
+    assert not watched.file.exists()
+
+
+def test_that_the_gap_opens_is_said_once(watched):
+    assert watched(100, gap=0.9, share=0) == []
+    (said,) = watched(250, gap=1.1, share=0)
+    assert said.startswith("after epoch 250, the loss on held-out images is 3.0 times")
+    assert watched(300, gap=1.5, share=0) == []
+
+
+def test_nothing_is_said_of_copies_that_would_come_after_the_end(watched):
+    assert watched(200, gap=1.1, share=0, epochs=250) == []
+
+
+def test_once_there_are_copies_it_is_said_and_the_model_from_before_is_saved(watched):
+    watched(100, gap=0.5, share=0.01)
+    before = {k: v.clone() for k, v in watched.trainer.average.network.state_dict().items()}
+    with torch.no_grad():
+        for weight in watched.trainer.average.parameters():
+            weight.add_(1)
+    (said,) = watched(200, gap=2.5, share=0.1)
+    assert said.startswith("after epoch 200, 10% of the samples are copies of training images")
+    assert f"epoch 100, before that, is {watched.file}" in said
+    kept = GaussianDiffusion.load(watched.file).network.state_dict()
+    assert all(torch.equal(kept[name], weight) for name, weight in before.items())
+    assert watched(400, gap=4, share=0.9) == []
+
+
+def test_without_held_out_images_copies_are_counted_all_the_same(watched):
+    assert watched(100, gap=math.nan, share=0.01) == []
+    (said,) = watched(200, gap=math.nan, share=0.2)
+    assert "20% of the samples are copies" in said
+
+
+def test_a_run_that_copies_from_the_first_look_on_has_no_model_from_before(watched):
+    (said,) = watched(10, gap=3, share=0.5)
+    assert said.endswith("as before: start anew with more images") and not watched.file.exists()
+
+
+def test_a_run_that_goes_on_is_not_told_again(digits, tmp_path):
+    file = tmp_path / "mine_before_copying.pth"
+    file.touch()
+    trainer = make_trainer(digits)
+    assert not copying.CopyWatch(trainer, file).over
+    trainer.step = 1
+    assert copying.CopyWatch(trainer, file).over
+
+
+def test_looks_become_rarer_and_take_a_tenth_of_the_time(digits, tmp_path, monkeypatch):
+    now, looks = [0.0], []
+
+    def loss_gap(*_):
+        looks.append(now[0])
+        now[0] += 1
+        return 0.0
+
+    monkeypatch.setattr(copying.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(copying, "loss_gap", loss_gap)
+    watch = copying.CopyWatch(make_trainer(digits), tmp_path / "file.pth")
+    for epoch in range(1, 301):
+        watch.look(report(epoch))
+        now[0] += 0.5
+    assert looks[0] == 4.5 and looks[1] == 4.5 + 1 + copying.REST
+    assert 9 <= len(looks) <= 14
+    assert looks[-1] - looks[-2] > 1.5 * (looks[1] - looks[0])
+
+
+@pytest.mark.slow
+def test_a_run_on_few_images_is_warned_in_time(tmp_path):
+    """From end to end: a real network, which learns fifty portraits by repetition."""
+    pixels = load_images("faces", 8)[:56]
+    trainer = make_trainer(
+        pixels, network="dit", width=64, optimizer="muon", lr=8e-3, warmup=20, prediction="x0",
+        beta_schedule="cosine", shift=0.5, timestep_sampling="logit_normal", epochs=1500,
+        held_out=0.1,
+    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        run = record(trainer, "mine", tmp_path)
+        epoch = next(
+            each.epoch for each in run if any("are copies" in str(w.message) for w in said)
+        )
+        run.close()
+    foretold, told = [str(each.message) for each in said]
+    assert "the model begins to memorize" in foretold
+    assert told.startswith(f"after epoch {epoch}")
+    before = GaussianDiffusion.load(tmp_path / "mine_before_copying.pth")
+    assert copying.loss_gap(before, trainer.batches) < copying.loss_gap(
+        trainer.average, trainer.batches
+    )
+
+
+def test_the_benchmark_says_when_the_gap_opens_and_when_copies_begin():
+    run = {"epoch": [10.0, 20.4, 40.0], "gap": [0.1, 1.2, 2.0], "copies": [0, 0.01, 0.3]}
+    found = [measured.epoch_of(run, key, level) for key, level in measured.LEVELS.items()]
+    assert found == ["20", "40"]
+    run["copies"] = [0, 0, 0.01]
+    assert measured.epoch_of(run, "copies", 0.05) == "-"
+
+
+def test_what_the_warning_says_is_what_was_measured():
+    """Copies began after so many times as many epochs as the gap was open after."""
+    times = []
+    for run in measurements("copying"):
+        opened, copies = (
+            float(measured.epoch_of(run, key, level)) for key, level in measured.LEVELS.items()
+        )
+        times.append(copies / opened)
+    assert len(times) >= 4
+    assert min(times) >= copying.SOONEST and max(times) <= copying.LATEST
