@@ -64,7 +64,8 @@ def test_what_comes_with_the_course_was_measured_with_three_seeds(name):
 
 
 def small(**changes) -> TrainConfig:
-    return TrainConfig(**{**quality.RECIPE, "batch_size": 8, **changes})
+    size = {"image_size": quality.IMAGE_SIZE, "batch_size": 8}
+    return TrainConfig(**{**quality.RECIPE, **size, **changes})
 
 
 @pytest.mark.slow
@@ -85,7 +86,8 @@ def test_our_trainer_uses_up_the_time_and_lets_the_learning_rate_fall_to_nothing
 
 
 def test_our_trainer_draws_other_images_at_every_call():
-    contestant = contestants.ours(load_images("faces", quality.IMAGE_SIZE)[:64], small())
+    config = small(prediction="epsilon")  # at first it predicts 0, which as x0 is one grey image
+    contestant = contestants.ours(load_images("faces", quality.IMAGE_SIZE)[:64], config)
     first, second = (contestant.sample(3) for _ in range(2))
     assert first.shape == second.shape == (3, 3, 16, 16)
     assert not torch.allclose(first, second, atol=0.1)
@@ -132,8 +134,8 @@ def test_a_run_that_is_in_the_file_is_not_done_again(tmp_path, monkeypatch, caps
     command.main([*asked, "--seeds", "2"])
     assert trained[1:] == [("ours", (1, 16, 16), 5, 1)]
     assert [record["seed"] for record in records.read(path)] == [0, 1]
-    assert ["digits", "5", "ours"] in [
-        line.split()[:3] for line in capsys.readouterr().out.splitlines()
+    assert ["digits", "16", "5", "ours"] in [
+        line.split()[:4] for line in capsys.readouterr().out.splitlines()
     ]
 
 

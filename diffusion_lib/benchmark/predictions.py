@@ -8,12 +8,10 @@ from pathlib import Path
 import torch
 
 from diffusion_lib.benchmark.contestants import ours
-from diffusion_lib.benchmark.quality import IMAGE_SIZE, SAMPLES, Scorer, train
+from diffusion_lib.benchmark.quality import IMAGE_SIZE, RECIPE, SAMPLES, Scorer, train
 from diffusion_lib.benchmark.records import medians, print_table, read, run_missing, with_range
 from diffusion_lib.config import TrainConfig
-from diffusion_lib.devices import fast_bfloat16
 from diffusion_lib.images.cache import load_images
-from diffusion_lib.recipe import recipe
 from diffusion_lib.sampling import sample
 
 STRAIGHT = {"beta_schedule": "straight", "shift": 1.0, "prediction": "velocity"}
@@ -35,13 +33,12 @@ CALLS = (5, 10, 20)  # of the network, by dpm_solver
 
 def predictions(output: str, data: Iterable[str], seconds: int, seeds: int) -> None:
     """Train the recipe with each prediction: with seed 0 at both rates, then at the better one."""
-    usual = recipe("cpu", fast_bfloat16())
     images = {name: load_images(name, IMAGE_SIZE) for name in data}
     scorer = cache(lambda name: Scorer(images[name]))
 
     def measure(run: dict) -> dict:
         changed = {**CHOICES[run["choice"]], "lr": run["lr"], "seed": run["seed"]}
-        config = TrainConfig(image_size=IMAGE_SIZE, device="cpu", **{**usual, **changed})
+        config = TrainConfig(image_size=IMAGE_SIZE, **{**RECIPE, **changed})
         contestant, steps = train(partial(ours, images[run["data"]], config), run["seconds"])
         contestant.model.precision = torch.float32
         kernels = {
