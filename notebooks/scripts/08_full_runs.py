@@ -208,7 +208,7 @@ reports = list(widgets.training_view(trainer, record(trainer, name, FOLDER)))
 log = FOLDER / "runs" / name / "stats.jsonl"
 lines = [json.loads(line) for line in log.read_text().splitlines()]
 steps = [line["step"] for line in lines]
-print(f"{len(steps)} lines, {len(set(steps))} different steps, the last is {steps[-1]}")
+print(f"{len(steps) - len(set(steps))} steps are there twice, the last one is {steps[-1]}")
 
 # %%
 labels = ["least noise", "less", "more", "most noise"]
