@@ -36,6 +36,7 @@ SOONEST, LATEST = 1.4, 5.0  # times as many epochs, after which copies were meas
 COPIES = 0.05  # the share of samples from which on a model is said to copy
 FEWEST = 5  # held-out images that tell something
 LOSSES = 400  # noisy images on either side
+TINY = 1e-8  # added to both losses: less than rounding to 8 bits
 SAMPLES = 64  # in a look, and four times as many if two or more of them are copies
 STEPS = 10  # of the sampler
 FIRST, FACTOR = 10, 1.2  # epochs before the first look, and from one to the next
@@ -54,7 +55,7 @@ def loss_gap(diffusion: GaussianDiffusion, batches: BatchStream) -> float:
     unseen, seen = (
         detail_loss(diffusion, levels, batches, which) for which in (batches.unseen, seen)
     )
-    return math.log(unseen / seen)
+    return math.log((unseen + TINY) / (seen + TINY))
 
 
 def detail_levels(schedule: NoiseSchedule) -> Tensor:
@@ -126,8 +127,8 @@ class CopyWatch:
         gap = loss_gap(self.trainer.average, self.trainer.batches)
         share = 0.0 if gap < OPEN else self.share_of_copies(seed=epoch)
         if share > COPIES:
-            self.over = True
             self.warn_of_copies(epoch, share)
+            self.over = True
         else:
             self.healthy = epoch, copy.deepcopy(self.trainer.average.checkpoint())
             self.foresee(report, gap)
@@ -146,10 +147,10 @@ class CopyWatch:
             warnings.warn(f"{said}, as before: start anew with more images", stacklevel=3)
             return
         before, model = self.healthy
+        save_file(model, self.file)  # if it cannot be written, the next look tries again
         warnings.warn(
             f"{said}: the model of epoch {before}, before that, is {self.file}", stacklevel=3
         )
-        save_file(model, self.file)
 
     def foresee(self, report: Report, gap: float) -> None:
         """Say that the gap is open, if there is time left for copies to come."""

@@ -149,6 +149,22 @@ def test_once_there_are_copies_it_is_said_and_the_model_from_before_is_saved(wat
     assert watched(400, gap=4, share=0.9) == []
 
 
+def test_a_model_from_before_that_cannot_be_written_is_tried_again(watched, monkeypatch):
+    watched(100, gap=0.5, share=0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(copying, "save_file", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        with pytest.raises(OSError, match="full"):
+            watched(200, gap=2.5, share=0.1)
+    (said,) = watched(300, gap=2.5, share=0.1)
+    assert f"epoch 100, before that, is {watched.file}" in said and watched.file.exists()
+
+
+def test_losses_of_0_leave_no_gap(digits, monkeypatch):
+    trainer = make_trainer(digits)
+    monkeypatch.setattr(copying, "detail_loss", lambda *_: 0.0)
+    assert copying.loss_gap(trainer.average, trainer.batches) == 0
+
+
 def test_without_held_out_images_copies_are_counted_all_the_same(watched):
     assert watched(100, gap=math.nan, share=0.01) == []
     (said,) = watched(200, gap=math.nan, share=0.2)

@@ -1,4 +1,4 @@
-"""When does a model begin to copy? From few images, in many epochs, with the recipe of `train`.
+"""When does a model begin to copy? From few images, in many epochs, with the ablation's recipe.
 
 Now and then: the gap of the losses, the share of copies among samples, and their kernel distance to
 the whole set. So one sees both clocks: until samples are good, and until they are copies.
