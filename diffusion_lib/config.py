@@ -26,6 +26,7 @@ FLOW = {
     "shift": 1.0,
     "prediction": "velocity",
     "timestep_sampling": "logit_normal",
+    "min_snr": 0.0,
 }
 # The steps that a sampler takes by default; None is all, as in the paper of ddpm.
 DEFAULT_STEPS = {"dpm_solver": 20, "dpm_solver_sde": 20, "heun": 10, "ddim": 50, "ddpm": None}

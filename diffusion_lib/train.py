@@ -120,9 +120,11 @@ def main(arguments: list[str] | None = None) -> None:
         distributed.cleanup()
         return
     if first:
+        held_out = len(trainer.batches.unseen)
         print(
             f"{len(pixels):,} images of {config.image_size}x{config.image_size}, "
-            f"{'grey' if pixels.shape[1] == 1 else 'colour'}; a network of "
+            f"{'grey' if pixels.shape[1] == 1 else 'colour'}"
+            f"{f', {held_out} of them held out' if held_out else ''}; a network of "
             f"{sum(weights.numel() for weights in trainer.weights) / 1e6:.1f} million weights, "
             f"on {device}"
         )
