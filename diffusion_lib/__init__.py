@@ -34,9 +34,6 @@ _MODULES = {
     "sample": "sampling",
     "Trainer": "training",
     "record": "recording",
-    "save_pretrained": "hub",
-    "from_pretrained": "hub",
-    "push_to_hub": "hub",
 }
 __all__ = list(_MODULES)
 
@@ -47,7 +44,6 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from diffusion_lib.editing import Edit
     from diffusion_lib.errors import InputError
     from diffusion_lib.files import load_checkpoint
-    from diffusion_lib.hub import from_pretrained, push_to_hub, save_pretrained
     from diffusion_lib.images.cache import load_image, load_image_set, load_images
     from diffusion_lib.images.labels import read_labels
     from diffusion_lib.images.pixels import to_images, to_pixels

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from diffusion_lib.config import BUNDLED, CLIPS, PREDICTIONS, TrainConfig
 from diffusion_lib.errors import InputError
 from diffusion_lib.files import FORMAT, bundled_file, first_line, load_checkpoint, save_file
+from diffusion_lib.hub import SharedModel
 from diffusion_lib.networks import build_network, describe_network, rebuild_network
 from diffusion_lib.schedules import NoiseSchedule, expand
 from diffusion_lib.views import Views, views
@@ -27,7 +28,7 @@ class Denoised(NamedTuple):
     epsilon: Tensor
 
 
-class GaussianDiffusion(nn.Module):
+class GaussianDiffusion(SharedModel, nn.Module):
     """The forward process of `schedule`, and a `network` that learns to reverse it.
 
     network: (x_t, t of shape (N,)) -> shape of x_t; with a third input if there are labels.

@@ -10,8 +10,12 @@ from pathlib import Path
 class InputError(ValueError):
     """What was given cannot be used. The message is one line: what is wrong, where, what to do.
 
-    The command lines print it and exit with status 2; a notebook shows it as it is.
+    The command lines print it and exit with status 2; a notebook shows it as it is. Line breaks of
+    a value that it quotes, such as a tensor, become spaces.
     """
+
+    def __init__(self, message: str = ""):
+        super().__init__(" ".join(line.strip() for line in message.splitlines()))
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -2,144 +2,170 @@
 
 A shared model is a folder of three files: `model.safetensors` has the weights, `config.json` all
 else that a `.pth` has, and `README.md` is the model card. Nothing in these files can run code.
+`GaussianDiffusion` has the methods from here.
 """
 
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from diffusion_lib import __version__
 from diffusion_lib.config import TrainConfig
-from diffusion_lib.diffusion import GaussianDiffusion
 from diffusion_lib.errors import InputError
 from diffusion_lib.files import check_training, first_line, load_checkpoint, save_file
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-INSTALL = "pip install huggingface_hub safetensors"
+DOWNLOAD = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+ERRORS = (AttributeError, OSError, RecursionError, TypeError, ValueError)  # also all of the Hub
+INSTALL = "sharing models needs two more packages: pip install huggingface_hub safetensors"
+
+try:
+    from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+    from safetensors.torch import save as safetensors
+
+except ImportError:
+
+    class ModelHubMixin:
+        """In place of the Hub's own, where its package is not installed."""
+
+        def __init_subclass__(cls, **_):
+            super().__init_subclass__()
+
+        def save_pretrained(self, *_, **__):
+            raise InputError(INSTALL)
+
+        def push_to_hub(self, *_, **__):
+            raise InputError(INSTALL)
+
+        @classmethod
+        def from_pretrained(cls, *_, **__):
+            raise InputError(INSTALL)
+
+    SafetensorError = ImportError
 
 
-def save_pretrained(
-    diffusion: GaussianDiffusion,
-    folder: str | Path,
-    *,
+class SharedModel(ModelHubMixin, library_name="simple-diffusion"):
+    """save_pretrained, push_to_hub and from_pretrained, with what `huggingface_hub` gives them.
+
+    model_card_kwargs of the first two: what the card says.
+        data: what the model was trained on, and under which terms.
+        license: of the model, by its identifier on the Hub, such as "mit" or "cc0-1.0".
+        run: the autosave.pth of its training, from which the card has the settings and the time.
+        evaluation: what `evaluate --output` wrote, from which it has distances and copies.
+        name: under which others will load it; by default OWNER/NAME, or the folder.
+    """
+
+    def save_pretrained(self, save_directory, *, model_card_kwargs=None, **options) -> str | None:
+        """Write the model into a folder, and a card where there is none.
+
+        Raises:
+            InputError: a file that cannot be read or written, or a package is not installed.
+        """
+        words = {"name": str(save_directory), **(model_card_kwargs or {})}
+        with one_line(f"{save_directory} cannot be written"):
+            return super().save_pretrained(save_directory, model_card_kwargs=words, **options)
+
+    def push_to_hub(self, repo_id: str, *, model_card_kwargs=None, **options) -> str:
+        """Put the model and its card on the Hub, as OWNER/NAME. Log in before: `hf auth login`.
+
+        Raises:
+            InputError: not logged in, no connection, or a package is not installed.
+        """
+        words = {"name": repo_id, **(model_card_kwargs or {})}
+        options = {"commit_message": f"Simple Diffusion {__version__}", **options}
+        with one_line(f"{repo_id} cannot be put on the Hub"):
+            return super().push_to_hub(repo_id, model_card_kwargs=words, **options)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        device: str = "cpu",
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+    ):
+        """Read a model that `save_pretrained` or `push_to_hub` wrote.
+
+        name: of a folder, or OWNER/NAME on the Hub.
+        revision: a branch, tag or commit there; by default the newest. It and the others are those
+            of `huggingface_hub.hf_hub_download`.
+
+        Raises:
+            InputError: no such folder or model, files that are no model of this library, or a
+                package is not installed.
+        """
+        if Path(name).is_dir():
+            trouble = f"{name} is not a model of Simple Diffusion"
+        else:
+            trouble = f"there is no folder {name}, and no such model can be had from the Hub"
+        with one_line(trouble):
+            return super().from_pretrained(
+                name,
+                device=device,
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+            )
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        checkpoint = self.checkpoint()
+        weights = checkpoint.pop("weights")
+        weights = {key: value.contiguous().cpu() for key, value in weights.items()}
+        save_file(safetensors(weights), save_directory / WEIGHTS)
+        save_file(json.dumps(checkpoint, indent=2).encode(), save_directory / CONFIG)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, device: str, **options) -> "SharedModel":
+        options = {key: options[key] for key in DOWNLOAD}  # the others come from config.json
+        config, weights = (
+            Path(model_id, file)
+            if Path(model_id).is_dir()
+            else Path(hf_hub_download(model_id, file, **options))
+            for file in (CONFIG, WEIGHTS)
+        )
+        # safetensors gives no more memory to a tensor than its bytes in the file.
+        checkpoint = {**json.loads(config.read_bytes()), "weights": load_file(weights)}
+        with tempfile.TemporaryDirectory() as folder:  # as a .pth it meets all the checks of `load`
+            path = Path(folder, "model.pth")
+            save_file(checkpoint, path)
+            try:
+                return cls.load(path, device)
+            except InputError as error:
+                raise InputError(str(error).replace(str(path), model_id)) from error
+
+    def generate_model_card(self, **words) -> "ModelCard":
+        return ModelCard(card(self, **words))
+
+
+@contextmanager
+def one_line(trouble: str) -> Iterator[None]:
+    """An error of the Hub, of its files or of the disk, as an InputError that begins so."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (*ERRORS, SafetensorError) as error:
+        raise InputError(f"{trouble}: {first_line(error)}") from error
+
+
+def card(
+    diffusion,
+    name: str,
     data: str = "",
     license: str = "",
     run: str | Path | None = None,
     evaluation: str | Path | None = None,
-    name: str = "",
-) -> None:
-    """Write a model and its card into a folder.
-
-    data: what it was trained on, and under which terms, for the card.
-    license: of the model, by its identifier on the Hub, such as "mit" or "cc0-1.0".
-    run: the autosave.pth of its training, from which the card has the settings and the time.
-    evaluation: what `evaluate --output` wrote, from which it has distances and copies.
-    name: under which others will load it; by default the folder.
-
-    Raises:
-        InputError: a file that cannot be read or written, or safetensors is not installed.
-    """
-    try:
-        from safetensors.torch import save
-    except ImportError as error:
-        raise InputError(f"sharing a model needs safetensors: {INSTALL}") from error
-    folder, checkpoint = Path(folder), diffusion.checkpoint()
-    weights = {key: value.contiguous().cpu() for key, value in checkpoint.pop("weights").items()}
-    text = card(diffusion, name or str(folder), data, license, run, evaluation)
-    save_file(save(weights), folder / WEIGHTS)
-    save_file(json.dumps(checkpoint, indent=2).encode(), folder / CONFIG)
-    save_file(text.encode(), folder / CARD)
-
-
-def from_pretrained(
-    name: str | Path, revision: str | None = None, device: str | torch.device = "cpu"
-) -> GaussianDiffusion:
-    """Read a model that `save_pretrained` or `push_to_hub` wrote.
-
-    name: of a folder, or OWNER/NAME on the Hub.
-    revision: a branch, tag or commit there; by default the newest.
-
-    Raises:
-        InputError: no such folder or model, files that are no model of this library, or a package
-            that is not installed.
-    """
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise InputError(f"reading a shared model needs safetensors: {INSTALL}") from error
-    config, weights = (shared_file(name, file, revision) for file in (CONFIG, WEIGHTS))
-    try:
-        # safetensors gives no more memory to a tensor than its bytes in the file.
-        checkpoint = {**json.loads(config.read_bytes()), "weights": load_file(weights)}
-    except (OSError, RecursionError, SafetensorError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{name} is not a model of Simple Diffusion ({first_line(error)})"
-        ) from error
-    with tempfile.TemporaryDirectory() as folder:  # as a .pth it meets all the checks of `load`
-        path = Path(folder, "model.pth")
-        save_file(checkpoint, path)
-        try:
-            return GaussianDiffusion.load(path, device)
-        except InputError as error:
-            raise InputError(str(error).replace(str(path), str(name))) from error
-
-
-def push_to_hub(
-    diffusion: GaussianDiffusion, name: str, *, private: bool = False, **card: str | Path | None
-) -> None:
-    """Put a model and its card on the Hub, as OWNER/NAME. Log in before: `hf auth login`.
-
-    card: `data`, `license`, `run` and `evaluation` of `save_pretrained`.
-
-    Raises:
-        InputError: not logged in, no connection, or a package that is not installed.
-    """
-    hub = huggingface_hub()
-    with tempfile.TemporaryDirectory() as folder:
-        save_pretrained(diffusion, folder, name=name, **card)
-        try:
-            hub.create_repo(name, private=private, exist_ok=True)
-            hub.upload_folder(
-                repo_id=name, folder_path=folder, commit_message=f"Simple Diffusion {__version__}"
-            )
-        except (OSError, ValueError) as error:  # also all errors of the Hub
-            raise InputError(f"{name} cannot be put on the Hub: {first_line(error)}") from error
-
-
-def shared_file(name: str | Path, file: str, revision: str | None) -> Path:
-    """A file of a shared model: in a folder here, or downloaded into the Hub's own cache."""
-    if Path(name).is_dir():
-        return Path(name, file)
-    hub = huggingface_hub()
-    try:
-        return Path(hub.hf_hub_download(str(name), file, revision=revision))
-    except (OSError, ValueError) as error:  # also all errors of the Hub
-        raise InputError(
-            f"there is no folder {name}, and no such model can be had from the Hub: "
-            f"{first_line(error)}"
-        ) from error
-
-
-def huggingface_hub():
-    """The package, or one line that says how to install it."""
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise InputError(f"the Hub needs a package of its own: {INSTALL}") from error
-    return huggingface_hub
-
-
-def card(
-    diffusion: GaussianDiffusion,
-    name: str,
-    data: str,
-    license: str,
-    run: str | Path | None,
-    evaluation: str | Path | None,
 ) -> str:
     """The model card: what the model is, what it learned from, and how to sample."""
     channels, size, _ = diffusion.image_shape
@@ -202,10 +228,10 @@ A diffusion model, trained with Simple Diffusion.
 {rows}
 
 ```python
-from diffusion_lib import from_pretrained, sample
+from diffusion_lib import GaussianDiffusion, sample
 from diffusion_lib.plots import save_grid
 
-diffusion = from_pretrained("{name}")
+diffusion = GaussianDiffusion.from_pretrained("{name}")
 save_grid(sample(diffusion, 16), "samples.png")
 ```
 """

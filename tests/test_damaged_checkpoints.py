@@ -153,6 +153,15 @@ def test_a_format_that_is_no_number_is_refused(saved, tmp_path, number):
             read(tmp_path / "odd.pth")
 
 
+def test_a_tensor_in_place_of_a_name_is_refused_in_one_line(saved, tmp_path):
+    content = load_checkpoint(saved)
+    content["schedule"]["path"] = torch.full((2, 2), float("nan"))  # of two lines
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(InputError) as error:
+        GaussianDiffusion.load(tmp_path / "other.pth")
+    assert "\n" not in str(error.value) and "path" in str(error.value)
+
+
 def test_a_packed_archive_is_refused_before_it_is_unpacked(tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", bytes(10**7))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,13 +16,11 @@ from diffusion_lib import (
     InputError,
     TrainConfig,
     Trainer,
+    __version__,
     build,
-    from_pretrained,
     hub,
-    push_to_hub,
     record,
     sample,
-    save_pretrained,
 )
 
 pytest.importorskip("safetensors")
@@ -41,15 +40,15 @@ def model() -> GaussianDiffusion:
 
 @pytest.fixture
 def folder(model, tmp_path) -> Path:
-    save_pretrained(model, tmp_path / "shared")
+    model.save_pretrained(tmp_path / "shared")
     return tmp_path / "shared"
 
 
 @pytest.mark.parametrize("name", ["faces", "digits", "brains"])
 def test_a_shared_model_is_the_same_model(name, tmp_path):
     model = GaussianDiffusion.load(name)
-    save_pretrained(model, tmp_path)
-    same = from_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    same = GaussianDiffusion.from_pretrained(tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {hub.WEIGHTS, hub.CONFIG, hub.CARD}
     assert asdict(same.schedule) == asdict(model.schedule) and same.prediction == model.prediction
     assert_close(sample(same, 2, steps=2), sample(model, 2, steps=2), rtol=0, atol=0)
@@ -57,7 +56,7 @@ def test_a_shared_model_is_the_same_model(name, tmp_path):
 
 
 def test_a_shared_model_can_be_saved_as_a_pth_again(model, folder, tmp_path):
-    from_pretrained(folder).save(tmp_path / "back.pth")
+    GaussianDiffusion.from_pretrained(folder).save(tmp_path / "back.pth")
     back = GaussianDiffusion.load(tmp_path / "back.pth")
     for key, weights in model.network.state_dict().items():
         assert back.network.state_dict()[key].equal(weights)
@@ -70,24 +69,19 @@ def test_the_card_says_what_the_model_is_and_how_it_was_trained(tmp_path):
     numbers = {"samples": {"kernel_distance": 0.00123}, "nearest": {"copies": 0.02}}
     numbers |= {"features": "efficientnet", "sampler": "ddim"}
     (tmp_path / "numbers.json").write_text(json.dumps(numbers))
-    save_pretrained(
-        run.average,
-        tmp_path / "shared",
-        data="four black squares",
-        license="cc0-1.0",
-        run=tmp_path / "autosave.pth",
-        evaluation=tmp_path / "numbers.json",
-    )
+    about = {"data": "four black squares", "license": "cc0-1.0"}
+    about |= {"run": tmp_path / "autosave.pth", "evaluation": tmp_path / "numbers.json"}
+    run.average.save_pretrained(tmp_path / "shared", model_card_kwargs=about)
     card = (tmp_path / "shared" / "README.md").read_text()
     for words in (
-        'license: "cc0-1.0"',
+        "license: cc0-1.0",
         "| trained on | four black squares |",
         "| training | 2 steps over 4 images |",
         "--width 8",
         "--prediction v",
         "0.00123",
         "2.0% of samples",
-        f'from_pretrained("{tmp_path / "shared"}")',
+        f'GaussianDiffusion.from_pretrained("{tmp_path / "shared"}")',
     ):
         assert words in card
     assert "--lr" not in card  # as by default
@@ -99,7 +93,7 @@ def test_the_card_tells_what_it_does_not_know(folder):
 
 
 def test_the_header_of_the_card_is_what_the_hub_reads(model, tmp_path):
-    save_pretrained(model, tmp_path, license="mit: really?")
+    model.save_pretrained(tmp_path, model_card_kwargs={"license": "mit: really?"})
     header = huggingface_hub.ModelCard.load(tmp_path / "README.md").data
     assert header.license == "mit: really?"
     assert header.library_name == "simple-diffusion"
@@ -127,41 +121,57 @@ def hub_cache(monkeypatch, tmp_path) -> Path:
 def test_a_model_is_found_in_the_cache_of_the_hub(model, hub_cache):
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = hub_cache / "models--someone--digits"
-    save_pretrained(model, repository / "snapshots" / commit)
+    model.save_pretrained(repository / "snapshots" / commit)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
-    assert from_pretrained("someone/digits").prediction == "v"
-    assert from_pretrained("someone/digits", revision=commit).prediction == "v"
+    assert GaussianDiffusion.from_pretrained("someone/digits").prediction == "v"
+    assert GaussianDiffusion.from_pretrained("someone/digits", revision=commit).prediction == "v"
 
 
 @pytest.mark.parametrize("name", ["someone/else", "no such", "../x", "a/b/c", ""])
 def test_a_model_that_cannot_be_had_is_one_line(hub_cache, name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as error:
-        from_pretrained(name or "nothing")
+        GaussianDiffusion.from_pretrained(name or "nothing")
     assert "\n" not in str(error.value) and "there is no folder" in str(error.value)
 
 
-def test_a_model_is_put_on_the_hub_with_its_card(model, monkeypatch, tmp_path):
+def test_a_model_is_put_on_the_hub_with_its_card(model, monkeypatch):
     done = []
 
-    def upload(repo_id: str, folder_path: str, commit_message: str) -> None:
-        done.append((repo_id, sorted(path.name for path in Path(folder_path).iterdir())))
-        done.append(Path(folder_path, "README.md").read_text())
+    def create(api, repo_id: str, **more):
+        done.append((repo_id, more["private"]))
+        return SimpleNamespace(repo_id=repo_id)
 
-    monkeypatch.setattr(huggingface_hub, "create_repo", lambda *args, **more: done.append(args))
-    monkeypatch.setattr(huggingface_hub, "upload_folder", upload)
-    push_to_hub(model, "someone/squares", data="squares", license="mit")
-    assert done[:2] == [
-        ("someone/squares",),
-        ("someone/squares", ["README.md", "config.json", "model.safetensors"]),
-    ]
+    def upload(api, repo_id: str, folder_path: Path, commit_message: str, **more) -> None:
+        done.append((repo_id, sorted(path.name for path in folder_path.iterdir()), commit_message))
+        done.append((folder_path / "README.md").read_text())
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create)
+    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload)
+    about = {"data": "squares", "license": "mit"}
+    model.push_to_hub("someone/squares", private=True, model_card_kwargs=about)
+    files = ["README.md", "config.json", "model.safetensors"]
+    assert done[0] == ("someone/squares", True)
+    assert done[1] == ("someone/squares", files, f"Simple Diffusion {__version__}")
     assert 'from_pretrained("someone/squares")' in done[2] and "| squares |" in done[2]
+
+
+def test_a_card_that_stands_there_is_kept(model, folder):
+    (folder / "README.md").write_text("written by hand")
+    model.save_pretrained(folder)
+    assert (folder / "README.md").read_text() == "written by hand"
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(model, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file/shared cannot be written"):
+        model.save_pretrained(tmp_path / "file" / "shared")
 
 
 def test_a_refusal_of_the_hub_is_one_line(model, hub_cache):
     with pytest.raises(InputError, match="someone/squares cannot be put on the Hub: ") as error:
-        push_to_hub(model, "someone/squares")
+        model.push_to_hub("someone/squares")
     assert "\n" not in str(error.value)
 
 
@@ -224,24 +234,34 @@ def huge_header(folder: Path) -> None:
 def test_files_of_a_stranger_that_are_no_model_are_one_line(folder, damage):
     damage(folder)
     with pytest.raises(InputError) as error:
-        from_pretrained(folder)
+        GaussianDiffusion.from_pretrained(folder)
     assert "\n" not in str(error.value) and str(folder) in str(error.value)
 
 
-@pytest.mark.parametrize("missing", ["safetensors.torch", "huggingface_hub"])
-def test_a_package_that_is_missing_is_named_with_the_command(model, tmp_path, monkeypatch, missing):
-    monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(InputError, match="pip install"):
-        if missing == "huggingface_hub":
-            push_to_hub(model, "someone/squares")
-        else:
-            save_pretrained(model, tmp_path)
+@pytest.mark.parametrize("missing", ["safetensors", "huggingface_hub"])
+def test_a_package_that_is_missing_is_named_with_the_command(tmp_path, missing):
+    """In a process of its own: whether there is a package is asked once, at the beginning."""
+    code = f"""
+import sys
+sys.modules[{missing!r}] = None
+from diffusion_lib import GaussianDiffusion, InputError
+model = GaussianDiffusion.load("digits")
+for way in (model.save_pretrained, model.push_to_hub, GaussianDiffusion.from_pretrained):
+    try:
+        way("someone/squares")
+    except InputError as error:
+        print(error)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.stdout.splitlines() == [hub.INSTALL] * 3, result.stderr
 
 
 def test_what_is_no_evaluation_is_refused(model, tmp_path):
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(InputError, match=r"x\.json is not what evaluate"):
-        save_pretrained(model, tmp_path, evaluation=tmp_path / "x.json")
+        model.save_pretrained(tmp_path, model_card_kwargs={"evaluation": tmp_path / "x.json"})
 
 
 def test_the_config_is_what_a_pth_has_but_the_weights(model, folder):
