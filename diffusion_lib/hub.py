@@ -19,15 +19,12 @@ from diffusion_lib.files import check_training, first_line, load_checkpoint, sav
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 DOWNLOAD = ("revision", "cache_dir", "force_download", "local_files_only", "token")
-ERRORS = (AttributeError, OSError, RecursionError, TypeError, ValueError)  # also all of the Hub
 INSTALL = "sharing models needs two more packages: pip install huggingface_hub safetensors"
 
 try:
     from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
     from safetensors.torch import save as safetensors
-
 except ImportError:
 
     class ModelHubMixin:
@@ -45,8 +42,6 @@ except ImportError:
         @classmethod
         def from_pretrained(cls, *_, **__):
             raise InputError(INSTALL)
-
-    SafetensorError = ImportError
 
 
 class SharedModel(ModelHubMixin, library_name="simple-diffusion"):
@@ -150,12 +145,12 @@ class SharedModel(ModelHubMixin, library_name="simple-diffusion"):
 
 @contextmanager
 def one_line(trouble: str) -> Iterator[None]:
-    """An error of the Hub, of its files or of the disk, as an InputError that begins so."""
+    """Whatever goes wrong with the Hub, the disk or a file, as an InputError that begins so."""
     try:
         yield
     except InputError:
         raise
-    except (*ERRORS, SafetensorError) as error:
+    except Exception as error:  # those of the network have no base in common with the others
         raise InputError(f"{trouble}: {first_line(error)}") from error
 
 

@@ -1,10 +1,14 @@
 """Sharing a model: what is written is read again, and files of strangers are checked."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
@@ -128,6 +132,34 @@ def test_a_model_is_found_in_the_cache_of_the_hub(model, hub_cache):
     assert GaussianDiffusion.from_pretrained("someone/digits", revision=commit).prediction == "v"
 
 
+class StandIn(SimpleHTTPRequestHandler):
+    """The Hub's addresses of files, OWNER/NAME/resolve/REVISION/FILE, out of one folder."""
+
+    def translate_path(self, path: str) -> str:
+        return str(Path(self.directory, Path(path).name))
+
+    def end_headers(self) -> None:
+        self.send_header("X-Repo-Commit", "0123456789abcdef0123456789abcdef01234567")
+        self.send_header("ETag", f'"{Path(self.path).name}"')
+        super().end_headers()
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+def test_a_model_is_downloaded(model, folder, tmp_path):
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(StandIn, directory=folder)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        code = "from diffusion_lib import GaussianDiffusion\n"
+        code += "GaussianDiffusion.from_pretrained('someone/squares').save('got.pth')"
+        address = f"http://127.0.0.1:{server.server_port}"
+        environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home")}
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+        server.shutdown()
+    got = GaussianDiffusion.load(tmp_path / "got.pth")
+    assert_close(got.network.state_dict(), model.network.state_dict(), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("name", ["someone/else", "no such", "../x", "a/b/c", ""])
 def test_a_model_that_cannot_be_had_is_one_line(hub_cache, name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -173,6 +205,18 @@ def test_a_refusal_of_the_hub_is_one_line(model, hub_cache):
     with pytest.raises(InputError, match="someone/squares cannot be put on the Hub: ") as error:
         model.push_to_hub("someone/squares")
     assert "\n" not in str(error.value)
+
+
+def test_no_connection_to_the_hub_is_one_line(model):
+    """Nobody listens at that port of this machine."""
+    code = "from diffusion_lib import GaussianDiffusion\n"
+    code += "GaussianDiffusion.load('digits').push_to_hub('someone/squares', token='hf_x')"
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    last = result.stderr.strip().splitlines()[-1]
+    assert "InputError: someone/squares cannot be put on the Hub: " in last
 
 
 def damaged_config(text: str):
