@@ -63,6 +63,25 @@ def test_what_comes_with_the_course_was_measured_with_three_seeds(name):
     assert all(record["kernel"] > 0 and record["samples"] >= 250 for record in found)
 
 
+@pytest.mark.slow
+def test_ours_is_the_recipe_of_today_and_the_others_have_what_page_04_has(tmp_path, monkeypatch):
+    trained = {}
+    for name in quality.CONTESTANTS:
+        monkeypatch.setitem(
+            quality.CONTESTANTS,
+            name,
+            lambda pixels, config, name=name: trained.update({name: config}),
+        )
+    monkeypatch.setattr(quality, "train", lambda make, seconds: (make(), 1))
+    monkeypatch.setattr(quality, "draw", lambda _: load_images("digits", 16)[:20] / 127.5 - 1)
+    monkeypatch.setattr(quality, "load_images", lambda name, size: load_images(name, size)[:40])
+    quality.quality(str(tmp_path / "q.jsonl"), quality.CONTESTANTS, ["digits"], 16, [1], 1)
+    page_04 = {**quality.RECIPE, **quality.PAGE_04, "image_size": 16, "seed": 0}
+    for name, config in trained.items():
+        expected = quality.TODAY | {"image_size": 16, "seed": 0} if name == "ours" else page_04
+        assert config == TrainConfig(**expected)
+
+
 def small(**changes) -> TrainConfig:
     size = {"image_size": quality.IMAGE_SIZE, "batch_size": 8}
     return TrainConfig(**{**quality.RECIPE, **size, **changes})

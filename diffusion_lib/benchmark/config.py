@@ -7,7 +7,7 @@ from diffusion_lib.errors import InputError
 from diffusion_lib.options import Config, option
 
 PEERS = ("smalldiffusion", "diffusers", "denoising-diffusion-pytorch")
-QUALITY = ("ours", *PEERS)
+QUALITY = ("ours", "page 04", *PEERS)
 SPEED = ("ours", "original", *PEERS)
 
 

@@ -28,7 +28,7 @@ from diffusion_lib.metrics import frechet_distance, kernel_distance
 from diffusion_lib.recipe import recipe
 from diffusion_lib.sampling import sample
 
-CONTESTANTS = {"ours": ours, **PEERS}
+CONTESTANTS = {"ours": ours, "page 04": ours, **PEERS}
 IMAGE_SIZE = 16
 SAMPLES = 300  # of a trained model
 PAGE_04 = {
@@ -44,8 +44,9 @@ PAGE_04 = {
     "batch_size": 16,
     "precision": "float32",
 }
+TODAY = {"device": "cpu", **recipe("cpu", fast_bfloat16()), "held_out": 0.0}  # what `train` does
 # The recipe of `train` before the ablation, out of which its weights by min-SNR came.
-RECIPE = {"device": "cpu", **recipe("cpu", fast_bfloat16()), "held_out": 0.0, "min_snr": 0.0}
+RECIPE = {**TODAY, "min_snr": 0.0}
 CHOICES = {
     "the recipe": {},
     "that of page 04": PAGE_04,
@@ -76,8 +77,8 @@ def quality(
     seconds: Iterable[int],
     seeds: int,
 ) -> None:
-    """Train every contestant on every set, for each of the times and seeds. Ours is the recipe of
-    page 04; what `train` does today is in the speedrun (speedrun.py).
+    """Train every contestant on every set, for each of the times and seeds: our recipe of today,
+    that of page 04, and others, who take from that what they have in common with it.
     """
     train_all(output, "who", who, data, image_size, seconds, seeds)
 
@@ -120,7 +121,8 @@ def train_all(
 
     def measure(run: dict) -> dict:
         torch.manual_seed(run["seed"])
-        changed = {**CHOICES.get(run[key], PAGE_04), "image_size": image_size, "seed": run["seed"]}
+        choice = {**CHOICES, "ours": TODAY}.get(run[key], PAGE_04)
+        changed = {**choice, "image_size": image_size, "seed": run["seed"]}
         config = TrainConfig(**{**RECIPE, **changed})
         make = partial(CONTESTANTS.get(run[key], ours), images[run["data"]], config)
         contestant, steps = train(make, run["seconds"])
