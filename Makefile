@@ -1,15 +1,17 @@
 # Every target sets up .venv by itself when it is missing or pyproject.toml has changed: with uv where
-# that is installed, else with venv and pip. CPU=1 takes a PyTorch for the CPU, which is smaller.
+# that is installed, else with venv and pip. CPU=1 takes a PyTorch for the CPU, which is smaller;
+# LOCKED=1 takes the versions of constraints.txt, in place of the newest (of PyTorch the newest).
 PYTHON ?= python3
 UV := $(shell command -v uv)
 BIN := .venv/bin
 READY := .venv/ready
 PYTHONS := >=3.10,<3.14
+LOCK := $(if $(LOCKED),--constraint constraints.txt)
 OFFER_CPU = [ -n "$(CPU)" ] || [ "$$(uname)" != Linux ] || command -v nvidia-smi >/dev/null || \
     echo "No GPU of NVIDIA is here. With CPU=1 at its end, this command downloads a smaller PyTorch."
 LINT = $(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
 
-.PHONY: help lab test check test-gpu demo notebooks weights address site clean
+.PHONY: help lab test check test-gpu demo notebooks weights address lock site clean
 
 help:
 	@echo "make lab        open the course in JupyterLab, in copies that are yours to change (my_pages/)"
@@ -20,6 +22,7 @@ help:
 	@echo "make notebooks  run all pages again from their scripts and store what they show"
 	@echo "make weights    train the bundled models again (about an hour and a half)"
 	@echo "make address    stamp the repository's address and the version's tag into the pages"
+	@echo "make lock       note the versions of all packages in constraints.txt, for LOCKED=1"
 	@echo "make site       the course as web pages, in build/site/html"
 	@echo "make clean      remove .venv and caches; pictures and models stay"
 
@@ -64,6 +67,11 @@ weights: $(READY)
 address: $(READY)
 	$(BIN)/python notebooks/build.py address
 
+# Without PyTorch, its compiler and its CUDA, which differ from one kind of GPU to another.
+lock: $(READY)
+	$(BIN)/python -m pip list --format freeze --exclude-editable | \
+	    grep -viE '^(pip=|torch|triton|nvidia|cuda)' > constraints.txt
+
 site: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[site]'
 	$(BIN)/python .github/site/build.py
@@ -78,7 +86,7 @@ $(READY): pyproject.toml
 	@$(OFFER_CPU)
 	uv venv --quiet --allow-existing --seed .venv \
 	    --python '$(if $(filter file,$(origin PYTHON)),$(PYTHONS),$(PYTHON))'
-	uv pip install --quiet --python .venv $(if $(CPU),--torch-backend cpu) --editable '.[dev]'
+	uv pip install --quiet --python .venv $(if $(CPU),--torch-backend cpu) $(LOCK) --editable '.[dev]'
 	@touch $(READY)
 else
 $(READY): pyproject.toml
@@ -91,6 +99,6 @@ ifdef CPU
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv  # knows where it lies
 	$(BIN)/uv pip install --quiet --python .venv --torch-backend cpu torch torchvision
 endif
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(LOCK) --editable '.[dev]'
 	@touch $(READY)
 endif

@@ -8,6 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import diffusion_lib
 from diffusion_lib import config, features, sampling, schedules, spacing
@@ -107,6 +109,19 @@ def test_conda_installs_what_pip_does():
         "-e .[dev]",
     ]
     assert f"name: {PROJECT['name']}" in environment
+
+
+def test_the_locked_versions_are_of_all_that_is_needed_but_pytorch():
+    """`make lock` writes them. PyTorch, whose builds are each for one kind of GPU, is free."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    locked = dict(line.split("==") for line in lines)
+    assert [name for name in locked if re.match("torch|triton|nvidia|cuda", name)] == []
+    locked = {canonicalize_name(name): version for name, version in locked.items()}
+    needed = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    for requirement in map(Requirement, needed):
+        if requirement.name.startswith("torch") or "python_version" in str(requirement.marker):
+            continue
+        assert locked[canonicalize_name(requirement.name)] in requirement.specifier
 
 
 def test_the_readme_names_only_targets_flags_and_files_that_exist():
