@@ -33,6 +33,7 @@ from diffusion_lib.training import Trainer
 NOISE = 0.06, 0.25  # lowest and highest sigma / signal at which the losses are compared
 OPEN = 1.0  # the gap at which memorization is said to begin
 SOONEST, LATEST = 1.4, 5.0  # times as many epochs, after which copies were measured to begin
+FEW, EPOCHS = 100, (220, 580)  # of 30 to so many images, copies were measured to begin after these
 COPIES = 0.05  # the share of samples from which on a model is said to copy
 FEWEST = 5  # held-out images that tell something
 LOSSES = 400  # noisy images on either side
@@ -41,6 +42,19 @@ SAMPLES = 64  # in a look, and four times as many if two or more of them are cop
 STEPS = 10  # of the sampler
 FIRST, FACTOR = 10, 1.2  # epochs before the first look, and from one to the next
 REST = 10  # times as long as a look takes, until the next one
+
+
+def outlook(trainer: Trainer) -> str:
+    """Before a run: whether its samples are likely to become copies, in a line; "" if not, or not
+    known. Not of a run with a time limit, whose epochs nobody knows yet.
+    """
+    images, epochs = len(trainer.batches.kept), trainer.steps / trainer.steps_per_epoch
+    if trainer.config.minutes or images > FEW or epochs < EPOCHS[0]:
+        return ""
+    return (
+        f"{epochs:.0f} epochs of {images} images: with 30 to {FEW} images, samples began to be "
+        f"copies of them after {EPOCHS[0]} to {EPOCHS[1]} epochs (page 06)"
+    )
 
 
 def loss_gap(diffusion: GaussianDiffusion, batches: BatchStream) -> float:

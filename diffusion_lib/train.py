@@ -155,6 +155,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def print_cost(trainer) -> None:
     """Print what a run will take, and how to make it shorter."""
+    from diffusion_lib.copying import outlook
     from diffusion_lib.estimate import memory_bytes, seconds_left, seconds_per_step
 
     memory = f"about {memory_bytes(trainer) / 1e9:.2g} GB of memory"
@@ -167,6 +168,8 @@ def print_cost(trainer) -> None:
     print(f"{left:,} steps and their pictures: {duration(minutes)}, {memory}")
     if minutes > LONG:
         print(f"--minutes {LONG} makes the best of {LONG} minutes")
+    if likely := outlook(trainer):
+        print(likely)
 
 
 def duration(minutes: float) -> str:

@@ -239,11 +239,24 @@ def test_the_benchmark_says_when_the_gap_opens_and_when_copies_begin():
 
 def test_what_the_warning_says_is_what_was_measured():
     """Copies began after so many times as many epochs as the gap was open after."""
-    times = []
+    times, epochs = [], []
     for run in measurements("copying"):
         opened, copies = (
             float(measured.epoch_of(run, key, level)) for key, level in measured.LEVELS.items()
         )
         times.append(copies / opened)
+        epochs.append(copies)
+        assert 30 <= run["images"] <= copying.FEW
     assert len(times) >= 4
     assert min(times) >= copying.SOONEST and max(times) <= copying.LATEST
+    assert min(epochs) == pytest.approx(copying.EPOCHS[0], rel=0.03)
+    assert max(epochs) == pytest.approx(copying.EPOCHS[1], rel=0.03)
+
+
+def test_before_a_run_it_is_said_whether_copies_are_likely(digits):
+    said = copying.outlook(make_trainer(digits, epochs=500))
+    assert said.startswith("500 epochs of 48 images: ") and "after 220 to 580 epochs" in said
+    assert copying.outlook(make_trainer(digits, epochs=200)) == ""
+    assert copying.outlook(make_trainer(digits, minutes=5.0)) == ""
+    many = load_images("digits", 8)[:150]
+    assert copying.outlook(make_trainer(many, epochs=500)) == ""
