@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from diffusion_lib import (
     GaussianDiffusion,
+    InputError,
     TrainConfig,
     build,
     diffusion,
@@ -30,6 +31,7 @@ from diffusion_lib.files import load_checkpoint
 from diffusion_lib.recipe import recipe
 from diffusion_lib.samplers import ddpm
 from diffusion_lib.sampling import SAMPLERS
+from diffusion_lib.train import resumed_config
 
 # One epoch of two steps, in a moment.
 TINY = [
@@ -625,6 +627,14 @@ def test_a_run_of_an_older_version_goes_on_with_the_defaults(old_run, resume):
     assert resume("mine").status == 0
     assert state_of("autosave.pth")["config"]["shift"] == 1.0
     assert state_of("autosave.pth")["step"] == 4
+
+
+def test_a_run_goes_on_with_the_patches_that_auto_meant_when_it_began():
+    settings = {"network": "dit", "width": 32, "image_size": 32}
+    assert resumed_config(dict(settings), {}, {"patch": 2}).patch == 2
+    assert resumed_config(dict(settings), {"patch": 0}, {"patch": 2}).patch == 2
+    with pytest.raises(InputError, match="cannot be read"):
+        resumed_config(dict(settings), {}, {"patch": "large"})
 
 
 def test_a_setting_that_a_run_of_an_older_version_did_not_have_is_refused(old_run, resume):
