@@ -1,6 +1,7 @@
 """The speedrun and the table of predictions: what is counted, kept and refused."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -137,3 +138,21 @@ def test_the_better_rate_is_that_with_the_smaller_distance():
     some = [record("v", 1, 0.3), record("v", 2, 0.2), record("x0", 1, 0.1), record("x0", 2, 0.4)]
     some.append(record("v", 1, 0.0, seed=1))
     assert predictions.better_rates(some) == {("v", "faces"): 2, ("x0", "faces"): 1}
+
+
+def test_what_was_tried_in_vain_was_measured_with_three_seeds_and_is_no_record():
+    """No better than the latest record by more than the range of the seeds, on both sets."""
+    tried = sorted((speedrun.records()[0].parents[1] / "tried").glob("*.py"))
+    assert len(tried) >= 3
+
+    def kernels(file: Path, data: str) -> list[float]:
+        return [
+            run["kernel"] for run in records.read(file.with_suffix(".jsonl")) if run["data"] == data
+        ]
+
+    latest = speedrun.records()[-1]
+    for file in tried:
+        speedrun.load(file)
+        for data in speedrun.SETS:
+            assert len(kernels(file, data)) == 3
+            assert max(kernels(file, data)) >= min(kernels(latest, data))

@@ -52,9 +52,11 @@ class Contestant:
     bare_step: Callable[[], object] | None = None
 
 
-def ours(pixels: Tensor, config: TrainConfig) -> Contestant:
-    """Our trainer. It predicts and samples with the averaged weights."""
-    trainer = Trainer(build(config, pixels.shape[1]), pixels, config)
+def ours(
+    pixels: Tensor, config: TrainConfig, make: Callable[..., Trainer] | None = None
+) -> Contestant:
+    """Our trainer, or a subclass of it. It predicts and samples with the averaged weights."""
+    trainer = (make or Trainer)(build(config, pixels.shape[1]), pixels, config)
     wrapped = trainer.wrapped  # compiled, if that pays in the configured epochs
     x, seeds = torch.randn_like(trainer.batches.batch(0)), itertools.count(config.seed)
 
