@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from torch import Tensor
 
@@ -93,7 +94,14 @@ def points(
         if behind is not None:
             axes.scatter(*array(behind).T, s=2, color="lightgrey")
         if arrows and name in arrows:
-            axes.quiver(*x.T, *array(arrows[name]).T, angles="xy", scale_units="xy", scale=1)
+            axes.quiver(
+                *x.T,
+                *array(arrows[name]).T,
+                angles="xy",
+                scale_units="xy",
+                scale=1,
+                color=rcParams["text.color"],
+            )
         else:
             axes.scatter(*x.T, s=2)
         axes.set(title=name, aspect="equal", xlim=(-limit, limit), ylim=(-limit, limit))
@@ -121,7 +129,8 @@ def _histograms(axes: Axes, values: Mapping, bins=60, title: str = "", densities
 def _bars(axes: Axes, heights: Mapping, title: str = "", **settings):
     rows = [h if isinstance(h, tuple) else (h, h, h) for h in heights.values()]
     middle, low, high = np.array(rows, dtype=float).T
-    axes.barh(list(heights), middle, xerr=(middle - low, high - middle), color="C0", alpha=0.8)
+    error = (middle - low, high - middle)
+    axes.barh(list(heights), middle, xerr=error, ecolor=rcParams["text.color"], alpha=0.8)
     axes.invert_yaxis()
     _finish(axes, title, settings, legend=False)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from matplotlib import rcParams
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -14,7 +15,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from diffusion_lib.images.pixels import to_images
-from diffusion_lib.plots import as_array
+from diffusion_lib.plots import as_array, paper_and_ink
 from diffusion_lib.schedules import SCHEDULES, NoiseSchedule
 
 COLORS = {name: f"C{i}" for i, name in enumerate(SCHEDULES)}  # always the same for a name
@@ -30,7 +31,7 @@ def schedule_figure(schedules: Sequence[NoiseSchedule], picture: Tensor, t: floa
     """
     curves = draw_curves(schedules, t)
     strips = draw_strips(schedules, to_images(picture), t)
-    together = Image.new("RGB", (curves.width, curves.height + strips.height), "white")
+    together = Image.new("RGB", (curves.width, curves.height + strips.height), paper_and_ink()[0])
     together.paste(curves, (0, 0))
     together.paste(strips, (0, curves.height))
     return together
@@ -81,7 +82,7 @@ def draw_curves(schedules: Sequence[NoiseSchedule], t: float) -> Image.Image:
             line.set(data=(fractions, getattr(schedule, panel.attribute).numpy()), linewidth=1.5)
             line.set_color(COLORS[schedule.name])
             line.axes.draw_artist(line)
-        line.set(data=([t, t], panel.limits), color="black", linewidth=0.8)
+        line.set(data=([t, t], panel.limits), color=rcParams["text.color"], linewidth=0.8)
         line.axes.draw_artist(line)
     curves = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     legend = ImageDraw.Draw(curves)
@@ -106,12 +107,13 @@ def draw_strips(
     noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
     fractions = [*np.linspace(0, 1, stages), t]
     left, pitch = 70, side + 2
-    strips = Image.new("RGB", (880, 36 + pitch * len(schedules)), "white")
+    paper, ink = paper_and_ink()
+    strips = Image.new("RGB", (880, 36 + pitch * len(schedules)), paper)
     text = ImageDraw.Draw(strips)
     columns = [left + pitch * i for i in range(stages)] + [left + pitch * stages + 16]
     for x, fraction in zip(columns, fractions, strict=True):
-        text.text((x + side / 2, 18), f"{fraction:.2f}", "black", anchor="mm", font_size=12)
-    text.text((left - 8, 18), "t / T", "black", anchor="rm", font_size=12)
+        text.text((x + side / 2, 18), f"{fraction:.2f}", ink, anchor="mm", font_size=12)
+    text.text((left - 8, 18), "t / T", ink, anchor="rm", font_size=12)
     for row, schedule in enumerate(schedules):
         y = 30 + pitch * row
         color = to_hex(COLORS[schedule.name])
@@ -125,9 +127,9 @@ def draw_strips(
             strips.paste(small.resize((side, side), Image.Resampling.NEAREST), (x, y))
     # The cursor, on the scale of the pictures' centres.
     x = left + side / 2 + t * pitch * (stages - 1)
-    text.polygon([(x - 5, 2), (x + 5, 2), (x, 10)], fill="black")
+    text.polygon([(x - 5, 2), (x + 5, 2), (x, 10)], fill=ink)
     frame = (columns[-1] - 2, 28, columns[-1] + side + 1, 30 + pitch * len(schedules) - 1)
-    text.rectangle(frame, outline="black")
+    text.rectangle(frame, outline=ink)
     return strips
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from matplotlib import rcParams
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from PIL.ExifTags import Base
@@ -78,6 +80,11 @@ class Film:
         png = io.BytesIO()
         self.save(png, "png")
         return png.getvalue()
+
+
+def paper_and_ink() -> tuple[str, str]:
+    """Colours of matplotlib's style for the background and for words, as #rrggbb."""
+    return to_hex(rcParams["figure.facecolor"]), to_hex(rcParams["text.color"])
 
 
 def film(

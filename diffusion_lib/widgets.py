@@ -22,7 +22,7 @@ from diffusion_lib.diffusion import GaussianDiffusion
 from diffusion_lib.errors import InputError
 from diffusion_lib.explorer import schedule_code, schedule_figure
 from diffusion_lib.images.files import read_square
-from diffusion_lib.plots import grid_image, loss_curve
+from diffusion_lib.plots import grid_image, loss_curve, paper_and_ink
 from diffusion_lib.samplers import Step
 from diffusion_lib.sampling import sample
 from diffusion_lib.schedules import SCHEDULES, NoiseSchedule
@@ -147,13 +147,14 @@ def scrubber_frame(noise: Tensor, steps: Sequence[Step], i: int, count: int = 8)
     x = noise if i == 0 else steps[i - 1].x
     x0 = steps[min(i, len(steps) - 1)].x0
     left, right = (grid_image(images[:count], columns=4) for images in (x, x0))
-    frame = Image.new("RGB", (left.width + right.width + 16, left.height + 22), "white")
+    paper, ink = paper_and_ink()
+    frame = Image.new("RGB", (left.width + right.width + 16, left.height + 22), paper)
     frame.paste(left, (0, 22))
     frame.paste(right, (left.width + 16, 22))
     text = ImageDraw.Draw(frame)
     now = f"x_t at t = {steps[i].t}" if i < len(steps) else "the samples"
-    text.text((4, 2), now, "black", font_size=15)
-    text.text((left.width + 20, 2), "predicted x_0", "black", font_size=15)
+    text.text((4, 2), now, ink, font_size=15)
+    text.text((left.width + 20, 2), "predicted x_0", ink, font_size=15)
     return frame
 
 

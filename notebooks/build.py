@@ -5,8 +5,9 @@ inputs with their outputs. `run` makes the notebooks again, executed, with nothi
 differs from one run to the next, and prints the time and the peak of memory of each. `address`
 stamps the repository's address, which pyproject.toml knows, and the tag of the version, which
 diffusion_lib/__init__.py knows, into the badge and the set-up cell of every script and notebook, and
-into the README and CITATION.cff. `map` writes the table of the pages into page 00 (to be run then) and
-the README. `copy` puts copies of the pages into `my_pages/`, which git ignores: there learners change and
+into the README and CITATION.cff. `map` writes the table of the pages, which diffusion_lib/course.py
+has, into page 00 (to be run then) and the README, and the memory of each page into its script and its
+notebook. `copy` puts copies of the pages into `my_pages/`, which git ignores: there learners change and
 save what they like.
 """
 
@@ -25,7 +26,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from diffusion_lib import __version__
-from diffusion_lib.course import PAGES
+from diffusion_lib.course import PAGES, Page
 
 NOTEBOOKS = Path(__file__).parent
 SCRIPTS = NOTEBOOKS / "scripts"
@@ -111,11 +112,11 @@ def copy(target: Path = COPIES) -> list[str]:
 
 def contents(folder: str = "") -> str:
     """The table of all pages, with links into a folder; those of the main road are bold."""
-    lines = ["| page | you will | runs in |", "|---|---|---|"]
+    lines = ["| page | you will | runs in | memory |", "|---|---|---|---|"]
     for page in PAGES:
         link = f"[{page.number} {page.title}]({folder}{page.file}.ipynb)"
         link = link if page.is_side_page else f"**{link}**"
-        lines.append(f"| {link} | {page.you_will} | {page.runs_in} |")
+        lines.append(f"| {link} | {page.you_will} | {page.runs_in} | {page.memory} |")
     return "\n".join(lines) + "\n"
 
 
@@ -129,6 +130,12 @@ def with_contents(text: str, folder: str = "", comment: str = "") -> str:
     return re.sub(
         rf"^{re.escape(first)}\n({mark}\|.*\n)+", lambda _: table, text, flags=re.MULTILINE
     )
+
+
+def with_memory(text: str, page: Page) -> str:
+    """The text of a page, or of its script, with the memory that it takes beside its time."""
+    time = r"(\| It runs in \| [^|;]* on two CPU cores)(, in [\d.]+ GB of memory)?"
+    return re.sub(time, rf"\g<1>, in {page.memory} of memory", text)
 
 
 class PeakMemory:
@@ -203,6 +210,9 @@ def main() -> None:
     elif task == "map":
         for file, folder, comment in MAPS:
             file.write_text(with_contents(file.read_text(), folder, comment))
+        for page in PAGES:
+            for file in (SCRIPTS / f"{page.file}.py", NOTEBOOKS / f"{page.file}.ipynb"):
+                file.write_text(with_memory(file.read_text(), page))
     elif task == "copy":
         if behind := copy():
             print(

@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from diffusion_lib import GaussianDiffusion, NoiseSchedule, ddim
+from diffusion_lib import GaussianDiffusion, NoiseSchedule, charts, ddim, explorer, plots
 from diffusion_lib.images.pixels import to_images
 from diffusion_lib.plots import (
     Film,
@@ -302,3 +302,30 @@ def test_a_film_of_a_plot_draws_each_frame_on_empty_axes():
     assert seen == [(1, [0, 0]), (2, [0, 0]), (3, [0, 0])]
     assert made.frames[0].size == (240, 160)
     assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plots.image_rows({"a": -torch.ones(2, 3, 8, 8)}),
+        lambda: charts.curves([1, 2], {"a": [1, 2], "b": [2, 1]}),
+        lambda: charts.bars({"a": (1, 0.5, 2)}),
+        lambda: charts.points({"a": torch.eye(2)}, arrows={"a": torch.eye(2)}),
+        lambda: film(lambda axes, frame: axes.plot([0, frame]), [1, 2]),
+        lambda: explorer.draw_strips(
+            [NoiseSchedule("linear"), NoiseSchedule("cosine")], -torch.ones(3, 8, 8), 0.4
+        ),
+    ],
+)
+def test_the_dark_style_of_matplotlib_leaves_nothing_white_but_words_and_lines(draw):
+    def brightness() -> float:
+        picture = draw()
+        if not isinstance(picture, Image.Image):
+            picture = Image.open(BytesIO(picture._repr_png_()))
+        return np.asarray(picture.convert("L")).mean() / 255
+
+    light = brightness()
+    with plt.style.context("dark_background"):
+        assert brightness() < min(0.3, light - 0.2)
+        assert plots.paper_and_ink() == ("#000000", "#ffffff")
+    assert plots.paper_and_ink() == ("#ffffff", "#000000")

@@ -10,10 +10,12 @@
 # |---|---|
 # | You need | Python, and tensors in PyTorch; nothing about diffusion |
 # | You get | samples at once, a check that your computer is ready, and the map of the course |
-# | It runs in | about fifteen seconds on two CPU cores; it takes a GPU when there is one |
+# | It runs in | about fifteen seconds on two CPU cores, in 1 GB of memory; it takes a GPU when there is one |
 #
 # Run a cell with Shift + Enter, and the whole page with *Run → Run All Cells*. Where a page says
-# *Predict*, stop and answer before you run the next cell. The answer is folded away below it.
+# *Predict*, stop and answer before you run the next cell. The answer is folded away below it. Is your
+# JupyterLab dark? Then begin a page with a cell of your own, `from matplotlib import style;
+# style.use("dark_background")`, and its charts are dark, too.
 
 # %% jupyter={"source_hidden": true}
 # On Colab this installs the course's package beside Colab's own torch. Elsewhere it does nothing.
@@ -272,23 +274,23 @@ drawings.course_map()
 # %% [markdown]
 # *The main road goes from left to right, in two rows. A side page goes deeper into the page above it.*
 #
-# | page | you will | runs in |
-# |---|---|---|
-# | **[00 Start here](00_start_here.ipynb)** | draw portraits with a bundled model, and look for copies among its training images | 15 s |
-# | **[01 The forward process](01_forward_process.ipynb)** | add noise to images, jump to any timestep, undo a step | 10 s |
-# | **[02 Noise schedules](02_schedules.ipynb)** | find the axis on which schedules compare, and play with them in the explorer | 15 s |
-# | [02b The ends of a schedule](02b_ends_of_a_schedule.ipynb) | see what the first and the last timestep do to samples, and fix the last | 10 s |
-# | **[03 The U-Net](03_unet.ipynb)** | build the network, and find mistakes by overfitting one batch | 40 s |
-# | **[04 Training](04_training.ipynb)** | write the loss and the loop, train on portraits, tell a healthy run from a sick one | 4 min |
-# | [04b Where the loss comes from](04b_where_the_loss_comes_from.ipynb) | derive the loss from the likelihood | 12 s |
-# | **[05 Sampling](05_sampling.ipynb)** | build DDPM and DDIM, and see when sampling noise is needed | 45 s |
-# | [05b Editing images](05b_editing_images.ipynb) | draw from a sketch, fill in what is missing | 30 s |
-# | **[06 Is it any good?](06_is_it_any_good.ipynb)** | build the distances that judge samples, and catch a model that copies | 30 s |
-# | [06b Ablations](06b_ablations.ipynb) | compare samplers, and take the recipe's choices back one by one | 25 s |
-# | **[07 Labels and guidance](07_labels_and_guidance.ipynb)** | say what to draw: guidance by a classifier, then without one, and what it costs | 2 min |
-# | **[08 Full runs](08_full_runs.ipynb)** | lose the machine and resume; know what a run costs; then AKOA, OASIS, CelebA or your own images on a GPU | 1 min 30 s |
-# | **[09 Score, SDE and ODE](09_score_sde_ode.ipynb)** | see the landscape behind the arrows, walk it with and without noise, measure the order of solvers | 40 s |
-# | **[10 Flow matching](10_flow_matching.ipynb)** | train on straight lines, straighten the trajectories, sample in one step | 1 min 40 s |
+# | page | you will | runs in | memory |
+# |---|---|---|---|
+# | **[00 Start here](00_start_here.ipynb)** | draw portraits with a bundled model, and look for copies among its training images | 15 s | 1 GB |
+# | **[01 The forward process](01_forward_process.ipynb)** | add noise to images, jump to any timestep, undo a step | 10 s | 2 GB |
+# | **[02 Noise schedules](02_schedules.ipynb)** | find the axis on which schedules compare, and play with them in the explorer | 15 s | 1.5 GB |
+# | [02b The ends of a schedule](02b_ends_of_a_schedule.ipynb) | see what the first and the last timestep do to samples, and fix the last | 10 s | 1 GB |
+# | **[03 The U-Net](03_unet.ipynb)** | build the network, and find mistakes by overfitting one batch | 40 s | 1.5 GB |
+# | **[04 Training](04_training.ipynb)** | write the loss and the loop, train on portraits, tell a healthy run from a sick one | 4 min | 1.5 GB |
+# | [04b Where the loss comes from](04b_where_the_loss_comes_from.ipynb) | derive the loss from the likelihood | 12 s | 1 GB |
+# | **[05 Sampling](05_sampling.ipynb)** | build DDPM and DDIM, and see when sampling noise is needed | 45 s | 3 GB |
+# | [05b Editing images](05b_editing_images.ipynb) | draw from a sketch, fill in what is missing | 30 s | 1 GB |
+# | **[06 Is it any good?](06_is_it_any_good.ipynb)** | build the distances that judge samples, and catch a model that copies | 30 s | 1.5 GB |
+# | [06b Ablations](06b_ablations.ipynb) | compare samplers, and take the recipe's choices back one by one | 25 s | 1.5 GB |
+# | **[07 Labels and guidance](07_labels_and_guidance.ipynb)** | say what to draw: guidance by a classifier, then without one, and what it costs | 2 min | 2 GB |
+# | **[08 Full runs](08_full_runs.ipynb)** | lose the machine and resume; know what a run costs; then AKOA, OASIS, CelebA or your own images on a GPU | 1 min 30 s | 3 GB |
+# | **[09 Score, SDE and ODE](09_score_sde_ode.ipynb)** | see the landscape behind the arrows, walk it with and without noise, measure the order of solvers | 40 s | 3 GB |
+# | **[10 Flow matching](10_flow_matching.ipynb)** | train on straight lines, straighten the trajectories, sample in one step | 1 min 40 s | 1.5 GB |
 #
 # Times are of the cells alone, on two CPU cores. Pages with a letter are side pages.
 #

@@ -10,7 +10,7 @@
 # |---|---|
 # | You need | tensors in PyTorch; mean, variance and the normal distribution |
 # | You get | the forward process, which needs no training, and the task that is left for a network |
-# | It runs in | about 10 seconds on two CPU cores; a GPU makes no difference here |
+# | It runs in | about 10 seconds on two CPU cores, in 2 GB of memory; a GPU makes no difference here |
 #
 # The page follows Ho, Jain and Abbeel (2020), *Denoising Diffusion Probabilistic Models*
 # (**DDPM**), [arXiv 2006.11239](https://arxiv.org/abs/2006.11239). "Eq. 4" means equation 4 there.
@@ -299,7 +299,7 @@ expected = torch.distributions.Normal(0.8 * alpha_bars**0.5, (1 - alpha_bars) **
 density = torch.distributions.Normal(expected.mean[150], expected.stddev[150]).log_prob(value).exp()
 lines = {"mean, 20,000 samples": mean, "mean, eq. 4": expected.mean}
 lines |= {"standard deviation, samples": std, "standard deviation, eq. 4": expected.stddev}
-dashed = {"mean, eq. 4": "k--", "standard deviation, eq. 4": "k:"}
+dashed = {"mean, eq. 4": "C7--", "standard deviation, eq. 4": "C7:"}
 over_time = dict(x=range(T), lines=lines, style=dashed, title="All timesteps", xlabel="t")
 at_150 = dict(values={"samples": at[150]}, densities={"eq. 4": (value, density)})
 charts.panels([over_time, {**at_150, "title": "t = 150", "xlabel": "value of the pixel"}])

@@ -10,7 +10,7 @@
 # |---|---|
 # | You need | 02: schedules and log-SNR |
 # | You get | the reasons for the cosine's s and for zero terminal SNR |
-# | It runs in | about 10 seconds on two CPU cores; a GPU makes no difference here |
+# | It runs in | about 10 seconds on two CPU cores, in 1 GB of memory; a GPU makes no difference here |
 #
 # A side page: the main road goes on without it. Sources: Nichol and Dhariwal (2021,
 # [arXiv 2102.09672](https://arxiv.org/abs/2102.09672)) for the first step, Lin et al. (2023, *Common

@@ -10,7 +10,7 @@
 # |---|---|
 # | You need | pages 01 to 03; how a training loop in PyTorch goes |
 # | You get | the loss, the loop, and a model of your own that draws portraits |
-# | It runs in | about four minutes on two CPU cores; it takes a GPU if there is one |
+# | It runs in | about four minutes on two CPU cores, in 1.5 GB of memory; it takes a GPU if there is one |
 #
 # The page follows Ho, Jain and Abbeel (2020), *Denoising Diffusion Probabilistic Models*, [arXiv
 # 2006.11239](https://arxiv.org/abs/2006.11239); "eq. 14" means equation 14 there.

@@ -10,7 +10,7 @@
 # |---|---|
 # | You need | pages 01 (the posterior) and 04 (what a network is trained to predict) |
 # | You get | the two classic samplers, DDPM and DDIM, written by yourself |
-# | It runs in | about 45 seconds on two CPU cores; it uses a GPU if there is one |
+# | It runs in | about 45 seconds on two CPU cores, in 3 GB of memory; it uses a GPU if there is one |
 #
 # The page follows Ho, Jain and Abbeel (2020), *Denoising Diffusion Probabilistic Models*,
 # [arXiv 2006.11239](https://arxiv.org/abs/2006.11239), and Song, Meng and Ermon (2021), *Denoising
@@ -128,7 +128,7 @@ def draw_prediction(axes, t):
     x_t = schedule.add_noise(true_x0, t, noise)  # (1, 2)
     weights = mixture.log_components(x_t, signal, sigma).softmax(1)[0]  # (400,)
     axes.scatter(*mixture.means.T, c=weights / weights.max(), s=14, cmap="Blues", vmin=-0.25)
-    axes.plot(*x_t.T, "kx", label="$x_t$")
+    axes.plot(*x_t.T, "C2x", label="$x_t$")
     axes.plot(*mixture.posterior_mean(x_t, signal, sigma).T, "C1*", ms=12, label="prediction")
     axes.plot(*true_x0.T, "o", mfc="none", color="C3", ms=10, label="true $x_0$")
     axes.set(title=f"t = {t}", aspect="equal")

@@ -10,7 +10,7 @@
 # |---|---|
 # | You need | page 05 (DDPM and DDIM) |
 # | You get | inversion, interpolation, SDEdit and inpainting, written by yourself |
-# | It runs in | about 30 seconds on two CPU cores; it uses a GPU if there is one |
+# | It runs in | about 30 seconds on two CPU cores, in 1 GB of memory; it uses a GPU if there is one |
 #
 # This is a side page: the main road does not need it.
 

@@ -11,7 +11,7 @@
 # |---|---|
 # | You need | pages 04 and 05; mean, covariance, eigenvalues |
 # | You get | Fréchet and kernel distance, precision and recall, a test for memorization, and error bars |
-# | It runs in | about 30 seconds on two CPU cores; it uses a GPU if there is one |
+# | It runs in | about 30 seconds on two CPU cores, in 1.5 GB of memory; it uses a GPU if there is one |
 #
 # The page follows three papers. Heusel et al. (2017), *GANs Trained by a Two Time-Scale Update Rule
 # Converge to a Local Nash Equilibrium*, [arXiv 1706.08500](https://arxiv.org/abs/1706.08500),

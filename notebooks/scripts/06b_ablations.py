@@ -11,7 +11,7 @@
 # |---|---|
 # | You need | page 06; pages 04 and 05 for the choices that are compared |
 # | You get | solver error against calls, paired differences, a sign-flip test, the records of the speedrun |
-# | It runs in | about 25 seconds on two CPU cores; it uses a GPU if there is one |
+# | It runs in | about 25 seconds on two CPU cores, in 1.5 GB of memory; it uses a GPU if there is one |
 #
 # This is a side page. Nothing on the main road depends on it. The measurements took hours, so the
 # page reads them from `data/measurements`, where the course's benchmark has stored them.

@@ -11,7 +11,7 @@
 # |---|---|
 # | You need | pages 04, 05 and 06 |
 # | You get | a run that survives the loss of its machine, and an estimate of its cost on a GPU that you do not have yet |
-# | It runs in | about a minute and a half on two CPU cores; a full run takes hours on a GPU |
+# | It runs in | about a minute and a half on two CPU cores, in 3 GB of memory; a full run takes hours on a GPU |
 
 # %% jupyter={"source_hidden": true}
 # On Colab this installs the course's package beside Colab's own torch. Elsewhere it does nothing.

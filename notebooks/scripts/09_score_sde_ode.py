@@ -10,7 +10,7 @@
 # |---|---|
 # | You need | pages 04 (what a network is trained to predict) and 05 (DDPM and DDIM) |
 # | You get | the language of score models and EDM, a likelihood, and the order of a solver |
-# | It runs in | about 40 seconds on two CPU cores; a GPU makes no difference here |
+# | It runs in | about 40 seconds on two CPU cores, in 3 GB of memory; a GPU makes no difference here |
 #
 # The page follows Song et al. (2021), *Score-Based Generative Modeling through Stochastic Differential
 # Equations*, [arXiv 2011.13456](https://arxiv.org/abs/2011.13456), and Karras et al. (2022), *EDM*,
@@ -358,7 +358,7 @@ for axes, s in zip(all_axes, [290, 120, 20], strict=True):
     mean, variance = schedule.posterior(x0, x_t, t, s)
     x_s = mean + variance**0.5 * torch.randn(2000, 2)
     axes.scatter(*x_s.T, s=2)
-    axes.plot(*x_t.T, "kx", ms=10)
+    axes.plot(*x_t.T, "C3x", ms=10)
     axes.set(title=f"s = {s}", aspect="equal", xlim=(-2.5, 2.5), ylim=(-2.5, 2.5))
 plt.show()
 
