@@ -475,7 +475,7 @@ print(FLOW)
 config = TrainConfig(
     image_size=16, width=24, blocks=1, patch=1, batch_size=16, lr=4e-3, epochs=4, **FLOW
 )
-config = replace(config, device=str(device), report_every=250)
+config = replace(config, device=str(device), report_every=20)
 trainer = Trainer(build(config, channels=3), load_images("faces", 16), config)
 
 # %% [markdown]
