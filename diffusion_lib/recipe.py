@@ -21,20 +21,28 @@ CPU = {
     "lr": 8e-3,
     "warmup": 20,
 }
+# And where a width or a patch is chosen that a transformer cannot have.
+U_NET = {"network": "unet", "width": 24, "blocks": 1}
 # For a GPU: a U-Net as the full runs have it (page 08).
 GPU = {"beta_schedule": "cosine", "prediction": "v"}
 HELD_OUT = 0.1  # on either
 CHOSEN = {*CPU, *GPU, "precision", "held_out"}  # by the recipe
 
 
-def recipe(device: str, bfloat16: bool) -> dict:
+def recipe(device: str, bfloat16: bool, chosen: dict | None = None) -> dict:
     """Options of `TrainConfig`, for this kind of device.
 
     bfloat16: whether the CPU computes in it (`devices.has_bfloat16`).
+    chosen: options that a user has chosen. They are left out, and the others suit them.
     """
-    precision = {"precision": "bfloat16" if bfloat16 else "float32"}
-    options = {**CPU, **precision} if device == "cpu" else GPU
-    return {**options, "held_out": HELD_OUT}
+    chosen = chosen or {}
+    options = GPU
+    if device == "cpu":
+        fits = chosen.get("width", 96) % 32 == 0 and chosen.get("patch", 0) % 2 == 0
+        precision = {"precision": "bfloat16" if bfloat16 else "float32"}
+        options = {**CPU, **({} if fits else U_NET), **precision}
+    options = {**options, "held_out": HELD_OUT}
+    return {key: value for key, value in options.items() if key not in chosen}
 
 
 def as_flags(options: dict) -> str:

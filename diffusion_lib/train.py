@@ -90,8 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     device = find_device(config.device)
     by_recipe = {}
     if not checkpoint:
-        by_recipe = recipe(device.type, device.type == "cpu" and fast_bfloat16())
-        by_recipe = {key: value for key, value in by_recipe.items() if key not in chosen}
+        by_recipe = recipe(device.type, device.type == "cpu" and fast_bfloat16(), chosen)
         config = replace(config, **by_recipe)
     build(config, channels=1)  # so that a wrong setting shows before all images are read
     distributed.init(device)

@@ -300,15 +300,26 @@ def test_files_of_the_old_kind_have_no_preamble(tmp_path, implicit, name):
     assert np.abs(pixels[0, 0, 0] - SHOWN).max() <= 2 and messages == []
 
 
-@pytest.mark.parametrize("kind", ["FloatPixelData", "DoubleFloatPixelData"])
-def test_pixels_may_be_fractions(kind):
+def of_fractions(kind: str) -> bytes:
     number = "<f4" if kind == "FloatPixelData" else "<f8"
     bits = 8 * np.dtype(number).itemsize
     gone = dict(PixelData=..., BitsStored=..., HighBit=..., PixelRepresentation=...)
     dataset = changed(dicom(RAMP), **gone, BitsAllocated=bits)
     setattr(dataset, kind, (RAMP / 800).astype(number).tobytes())
-    (pixels,) = pixels_of("a.dcm", as_file(dataset))
+    return as_file(dataset)
+
+
+@pytest.mark.parametrize("kind", ["FloatPixelData", "DoubleFloatPixelData"])
+def test_pixels_may_be_fractions(kind):
+    (pixels,) = pixels_of("a.dcm", of_fractions(kind))
     assert np.abs(pixels[0] - np.arange(8) * 255 / 7).max() <= 5
+
+
+def test_a_map_of_fractions_has_another_scale_than_the_slices_beside_it(tmp_path):
+    (tmp_path / "map.dcm").write_bytes(of_fractions("FloatPixelData"))
+    (tmp_path / "slice.dcm").write_bytes(dicom(RAMP))
+    pixels, _ = load_with_warnings(tmp_path, 8)
+    assert len(pixels) == 2 and pixels.max(axis=(1, 2, 3)).min() >= 250
 
 
 @pytest.mark.parametrize(

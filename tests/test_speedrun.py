@@ -122,6 +122,16 @@ def test_the_recipe_is_that_of_the_latest_record():
         assert f"{option}={value!r},".replace("'", '"') in source
 
 
+def test_the_recipe_suits_what_was_chosen():
+    for chosen, network in [
+        ({"width": 64}, "dit"),
+        ({"width": 24}, "unet"),
+        ({"patch": 1}, "unet"),
+    ]:
+        options = recipe("cpu", True, chosen)
+        assert options["network"] == network and not options.keys() & chosen.keys()
+
+
 def test_options_are_shown_as_flags_without_those_that_are_as_usual():
     assert as_flags({"lr": 0.5, "batch_size": 64, "network": "dit"}) == "--lr 0.5 --network dit"
 

@@ -121,6 +121,13 @@ def test_the_recipe_is_printed_without_what_was_chosen(command, images):
     assert "--lr" not in line
 
 
+@pytest.mark.parametrize("flags", [("--width", 8), ("--patch", 1)])
+def test_a_width_or_patch_that_no_transformer_has_means_a_unet(command, images, flags):
+    outcome = command(train.main, "train", "mine", images, "-i", 8, "-e", 1, *flags, *QUIET)
+    assert outcome.status == 0
+    assert load_checkpoint(Path("mine.pth"))["network"]["kind"] == "unet"
+
+
 def test_a_run_of_some_minutes_ends_by_itself_and_is_finished(run, resume):
     outcome = run("mine", "-e", 1000, "--minutes", "1e-9")
     assert outcome.status == 0 and "--resume" not in outcome.out

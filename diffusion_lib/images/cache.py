@@ -37,7 +37,7 @@ from diffusion_lib.images.store import open_set, write_set
 from diffusion_lib.images.values import in_grey
 from diffusion_lib.locks import locked
 
-CACHE_VERSION = 6
+CACHE_VERSION = 7
 
 
 class ImageSet(NamedTuple):

@@ -50,7 +50,8 @@ def read_dicom(name: str, content: bytes, left_out: LeftOut) -> list[Image.Image
         shown = [show_colour(*each) for each in zip(frames, headers, strict=True)]
     else:
         series = header.get("SeriesInstanceUID") or f"folder {PurePosixPath(name).parent}"
-        shown = show_grey(frames, headers, str(series))
+        kind = next(part for part in PIXELS if part in header)  # maps of floats have another scale
+        shown = show_grey(frames, headers, f"{series} {kind}")
     return [square_pixels(*each) for each in zip(shown, headers, strict=True)]
 
 
