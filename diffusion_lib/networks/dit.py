@@ -160,11 +160,10 @@ class DiT(nn.Module):
         classes: tuple[int, ...] = (),
     ) -> "DiT":
         """A transformer with patches that suit square images of this size: by default (`patch=0`)
-        the smallest that make at most 8x8 tokens of up to 32x32 pixels, and 16x16 of more.
+        the smallest that make at most 16x16 tokens.
         """
-        most = 8 if image_size <= 32 else 16
         fitting = [p for p in range(2, image_size + 1, 2) if image_size % p == 0]
-        few = [p for p in fitting if 6 <= image_size // p <= most]
+        few = [p for p in fitting if 6 <= image_size // p <= 16]
         patch = patch or [*few, *fitting, 2][0]
         return cls(image_size, channels, width, blocks, patch, classes)
 
