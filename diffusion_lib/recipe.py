@@ -21,7 +21,7 @@ CPU = {
     "lr": 8e-3,
     "warmup": 20,
 }
-# And where a width or a patch is chosen that a transformer cannot have.
+# With a U-Net instead: where it is chosen, or a width or patch that a transformer cannot have.
 U_NET = {"network": "unet", "width": 24, "blocks": 1}
 # For a GPU: a U-Net as the full runs have it (page 08).
 GPU = {"beta_schedule": "cosine", "prediction": "v"}
@@ -38,9 +38,10 @@ def recipe(device: str, bfloat16: bool, chosen: dict | None = None) -> dict:
     chosen = chosen or {}
     options = GPU
     if device == "cpu":
-        fits = chosen.get("width", 96) % 32 == 0 and chosen.get("patch", 0) % 2 == 0
+        fits = not (chosen.get("width", 0) % 32 or chosen.get("patch", 0) % 2)
+        network = chosen.get("network", "dit" if fits else "unet")
         precision = {"precision": "bfloat16" if bfloat16 else "float32"}
-        options = {**CPU, **({} if fits else U_NET), **precision}
+        options = {**CPU, **(U_NET if network == "unet" else {}), **precision}
     options = {**options, "held_out": HELD_OUT}
     return {key: value for key, value in options.items() if key not in chosen}
 

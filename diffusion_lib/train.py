@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     checkpoint = checkpoint_to_resume(name, Path(folder), resume, force)
     if checkpoint:
-        config = resumed_config(checkpoint["training"]["config"], chosen, checkpoint["network"])
+        config = resumed_config(checkpoint["training"]["config"], chosen)
         check_weights_of_run(config, checkpoint)
     device = find_device(config.device)
     by_recipe = {}
@@ -248,10 +248,8 @@ def checkpoint_to_resume(name: str, folder: Path, resume: bool, force: bool) -> 
     return {}
 
 
-def resumed_config(settings: dict, chosen: dict, network: dict) -> TrainConfig:
+def resumed_config(settings: dict, chosen: dict) -> TrainConfig:
     """The settings of the run to resume, and the chosen ones that may change.
-
-    network: as the checkpoint describes it.
 
     Raises:
         InputError: a chosen setting differs from that of the run and may not change.
@@ -266,8 +264,7 @@ def resumed_config(settings: dict, chosen: dict, network: dict) -> TrainConfig:
     # An option that is newer than the run has its default.
     try:
         settings = asdict(TrainConfig(**settings))
-        patch = settings["patch"] or TrainConfig(patch=network.get("patch", 0)).patch
-    except (AttributeError, InputError, TypeError) as error:
+    except (InputError, TypeError) as error:
         raise InputError(f"the settings of the run to resume cannot be read: {error}") from error
     for option, value in chosen.items():
         if option not in FREE_ON_RESUME and value != settings[option]:
@@ -275,8 +272,8 @@ def resumed_config(settings: dict, chosen: dict, network: dict) -> TrainConfig:
                 f"--{option} {value} cannot be changed by --resume: the run has {settings[option]}"
             )
     free = {option: value for option, value in chosen.items() if option in FREE_ON_RESUME}
-    # A device belongs to one session: it is not taken over. A patch of 0 is what it was then.
-    return TrainConfig(**{**settings, "patch": patch, "device": "auto", **free})
+    # A device belongs to one session: it is not taken over.
+    return TrainConfig(**{**settings, "device": "auto", **free})
 
 
 def warn_if_signal_remains(schedule) -> None:

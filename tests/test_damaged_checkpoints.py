@@ -63,7 +63,7 @@ def use(path: Path) -> str | None:
         checkpoint = load_checkpoint(path)
         if "training" in checkpoint:
             chosen = dict(check_training(checkpoint)["config"])
-            config = resumed_config(chosen, {"device": "cpu"}, checkpoint["network"])
+            config = resumed_config(chosen, {"device": "cpu"})
             check_weights_of_run(config, checkpoint)
             run = Trainer(build(config, channels=3), PIXELS, config)
             run.restore(checkpoint)

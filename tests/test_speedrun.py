@@ -123,13 +123,11 @@ def test_the_recipe_is_that_of_the_latest_record():
 
 
 def test_the_recipe_suits_what_was_chosen():
-    for chosen, network in [
-        ({"width": 64}, "dit"),
-        ({"width": 24}, "unet"),
-        ({"patch": 1}, "unet"),
-    ]:
+    suits = [({"width": 64}, "dit"), ({"width": 24}, "unet"), ({"patch": 1}, "unet")]
+    for chosen, network in suits:
         options = recipe("cpu", True, chosen)
         assert options["network"] == network and not options.keys() & chosen.keys()
+    assert recipe("cpu", True, {"network": "unet"})["width"] == 24
 
 
 def test_options_are_shown_as_flags_without_those_that_are_as_usual():

@@ -17,7 +17,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from diffusion_lib import (
     GaussianDiffusion,
-    InputError,
     TrainConfig,
     build,
     diffusion,
@@ -31,7 +30,6 @@ from diffusion_lib.files import load_checkpoint
 from diffusion_lib.recipe import recipe
 from diffusion_lib.samplers import ddpm
 from diffusion_lib.sampling import SAMPLERS
-from diffusion_lib.train import resumed_config
 
 # One epoch of two steps, in a moment.
 TINY = [
@@ -563,7 +561,7 @@ def test_settings_of_a_run_are_taken_over(run, resume):
     before = state_of("autosave.pth")["config"]
     resume("mine")
     after = state_of("autosave.pth")["config"]
-    assert {**before, "device": "cpu", "patch": 1} == after  # 1 is what 0, auto, means here
+    assert {**before, "device": "cpu"} == after
 
 
 def test_more_epochs_train_a_finished_run_further(run, resume):
@@ -634,14 +632,6 @@ def test_a_run_of_an_older_version_goes_on_with_the_defaults(old_run, resume):
     assert resume("mine").status == 0
     assert state_of("autosave.pth")["config"]["shift"] == 1.0
     assert state_of("autosave.pth")["step"] == 4
-
-
-def test_a_run_goes_on_with_the_patches_that_auto_meant_when_it_began():
-    settings = {"network": "dit", "width": 32, "image_size": 32}
-    assert resumed_config(dict(settings), {}, {"patch": 2}).patch == 2
-    assert resumed_config(dict(settings), {"patch": 0}, {"patch": 2}).patch == 2
-    with pytest.raises(InputError, match="cannot be read"):
-        resumed_config(dict(settings), {}, {"patch": "large"})
 
 
 def test_a_setting_that_a_run_of_an_older_version_did_not_have_is_refused(old_run, resume):
