@@ -84,7 +84,7 @@ PAGES = (
         "Sampling",
         "build DDPM and DDIM, and see when sampling noise is needed",
         "45 s",
-        "3 GB",
+        "4.5 GB",
     ),
     Page(
         "05b_editing_images",

@@ -141,8 +141,8 @@ def with_memory(text: str, page: Page) -> str:
 class PeakMemory:
     """The most memory that the programs which this one has started have at one time.
 
-    gigabytes: their resident memory, looked at ten times a second; of several, what they share
-        counts for each.
+    gigabytes: their resident memory together, looked at ten times a second (what they share counts
+        for each); at least the highest that any of them ever had, where the system (Linux) tells.
     """
 
     def __init__(self):
@@ -159,13 +159,15 @@ class PeakMemory:
 
     def watch(self) -> None:
         while not self.ended.wait(0.1):
-            now = 0
+            now = highest = 0
             for process in psutil.Process().children(recursive=True):
                 try:
                     now += process.memory_info().rss
-                except psutil.Error:  # it has ended
+                    status = Path(f"/proc/{process.pid}/status").read_text()
+                    highest = max(highest, 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1]))
+                except (OSError, TypeError, psutil.Error):  # it has ended, or this is no Linux
                     continue
-            self.gigabytes = max(self.gigabytes, now / 1e9)
+            self.gigabytes = max(self.gigabytes, now / 1e9, highest / 1e9)
 
 
 def digest(text: str) -> str:

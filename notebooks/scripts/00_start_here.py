@@ -283,7 +283,7 @@ drawings.course_map()
 # | **[03 The U-Net](03_unet.ipynb)** | build the network, and find mistakes by overfitting one batch | 40 s | 1.5 GB |
 # | **[04 Training](04_training.ipynb)** | write the loss and the loop, train on portraits, tell a healthy run from a sick one | 4 min | 1.5 GB |
 # | [04b Where the loss comes from](04b_where_the_loss_comes_from.ipynb) | derive the loss from the likelihood | 12 s | 1 GB |
-# | **[05 Sampling](05_sampling.ipynb)** | build DDPM and DDIM, and see when sampling noise is needed | 45 s | 3 GB |
+# | **[05 Sampling](05_sampling.ipynb)** | build DDPM and DDIM, and see when sampling noise is needed | 45 s | 4.5 GB |
 # | [05b Editing images](05b_editing_images.ipynb) | draw from a sketch, fill in what is missing | 30 s | 1 GB |
 # | **[06 Is it any good?](06_is_it_any_good.ipynb)** | build the distances that judge samples, and catch a model that copies | 30 s | 1.5 GB |
 # | [06b Ablations](06b_ablations.ipynb) | compare samplers, and take the recipe's choices back one by one | 25 s | 1.5 GB |

@@ -10,7 +10,7 @@
 # |---|---|
 # | You need | pages 01 (the posterior) and 04 (what a network is trained to predict) |
 # | You get | the two classic samplers, DDPM and DDIM, written by yourself |
-# | It runs in | about 45 seconds on two CPU cores, in 3 GB of memory; it uses a GPU if there is one |
+# | It runs in | about 45 seconds on two CPU cores, in 4.5 GB of memory; it uses a GPU if there is one |
 #
 # The page follows Ho, Jain and Abbeel (2020), *Denoising Diffusion Probabilistic Models*,
 # [arXiv 2006.11239](https://arxiv.org/abs/2006.11239), and Song, Meng and Ermon (2021), *Denoising
@@ -141,7 +141,7 @@ def draw_prediction(axes, t):
 figure, all_axes = plt.subplots(1, 3, figsize=(10, 3.6), sharey=True, layout="constrained")
 for axes, t in zip(all_axes, [900, 250, 80], strict=True):
     draw_prediction(axes, t)
-all_axes[0].legend(fontsize=8, loc="upper left")
+all_axes[0].legend(fontsize=8, loc="lower right")
 plt.show()
 
 # %% [markdown]
