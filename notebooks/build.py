@@ -158,9 +158,12 @@ class PeakMemory:
         self.thread.join()
 
     def watch(self) -> None:
+        first_seen = {}
         while not self.ended.wait(0.1):
             now = highest = 0
             for process in psutil.Process().children(recursive=True):
+                if time.monotonic() - first_seen.setdefault(process, time.monotonic()) < 0.5:
+                    continue  # until it begins its own program, it has the memory of its parent
                 try:
                     now += process.memory_info().rss
                     status = Path(f"/proc/{process.pid}/status").read_text()
