@@ -32,8 +32,9 @@ from diffusion_lib.training import Trainer
 
 NOISE = 0.06, 0.25  # lowest and highest sigma / signal at which the losses are compared
 OPEN = 1.0  # the gap at which memorization is said to begin
-SOONEST, LATEST = 1.4, 5.0  # times as many epochs, after which copies were measured to begin
-FEW, EPOCHS = 100, (220, 580)  # of 30 to so many images, copies were measured to begin after these
+SOONEST = 1.2  # times as many epochs, after which copies were measured to begin at the soonest
+SAFE = 20.0  # epochs, by the root of the number of images: no run was measured to copy before
+FEW = 200  # images, of which this is said
 COPIES = 0.05  # the share of samples from which on a model is said to copy
 FEWEST = 5  # held-out images that tell something
 LOSSES = 400  # noisy images on either side
@@ -44,16 +45,17 @@ FIRST, FACTOR = 10, 1.2  # epochs before the first look, and from one to the nex
 REST = 10  # times as long as a look takes, until the next one
 
 
-def outlook(trainer: Trainer) -> str:
-    """Before a run: whether its samples are likely to become copies, in a line; "" if not, or not
-    known. Not of a run with a time limit, whose epochs nobody knows yet.
+def outlook(images: int, epochs: float) -> str:
+    """Before a run of so many epochs: whether samples may become copies, in a line; "" if not, or
+    if so many images were not measured.
     """
-    images, epochs = len(trainer.batches.kept), trainer.steps / trainer.steps_per_epoch
-    if trainer.config.minutes or images > FEW or epochs < EPOCHS[0]:
+    soonest, with_twice = (SAFE * math.sqrt(count) for count in (images, 2 * images))
+    if images > FEW or epochs < soonest:
         return ""
     return (
-        f"{epochs:.0f} epochs of {images} images: with 30 to {FEW} images, samples began to be "
-        f"copies of them after {EPOCHS[0]} to {EPOCHS[1]} epochs (page 06)"
+        f"{epochs:,.0f} epochs of {images} images: samples may become copies of them. In our runs "
+        f"they did from epoch {soonest:.0f} at the soonest, of twice as many images from "
+        f"{with_twice:.0f} (page 06)"
     )
 
 
@@ -97,19 +99,24 @@ def detail_loss(
     return total / LOSSES
 
 
-def count_copies(trainer: Trainer, samples: int, seed: int) -> int:
-    """How many samples of the averaged model are copies: less than half as far from one training
-    image as from any other. With `flip`, mirror images are training images too.
-    """
+def draw(trainer: Trainer, samples: int, seed: int) -> Tensor:
+    """Samples of the averaged model, with labels as its images have them. (samples, C, H, W)"""
     average, batches = trainer.average, trainer.batches
     generator = torch.Generator().manual_seed(seed)
     which = batches.kept[torch.randint(len(batches.kept), (samples,), generator=generator)]
     labels = batches.labels[which] if average.classes else None
     steps = min(STEPS, average.schedule.timesteps)
-    images = sample(average, samples, steps=steps, seed=seed, labels=labels, guidance=1.0)
-    copies = singled_out(nearest(images, batches.pixels, device=trainer.device))
+    return sample(average, samples, steps=steps, seed=seed, labels=labels, guidance=1.0)
+
+
+def count_copies(trainer: Trainer, images: Tensor) -> int:
+    """How many samples are copies: less than half as far from one training image as from any
+    other. With `flip`, mirror images are training images too. images: (N, C, H, W)
+    """
+    pixels = trainer.batches.pixels
+    copies = singled_out(nearest(images, pixels, device=trainer.device))
     if trainer.config.flip:
-        copies |= singled_out(nearest(images.flip(-1), batches.pixels, device=trainer.device))
+        copies |= singled_out(nearest(images.flip(-1), pixels, device=trainer.device))
     return int(copies.sum())
 
 
@@ -150,10 +157,11 @@ class CopyWatch:
         self.next_time = time.monotonic() + REST * (time.monotonic() - started)
 
     def share_of_copies(self, seed: int) -> float:
-        copies = count_copies(self.trainer, SAMPLES, seed)
+        copies = count_copies(self.trainer, draw(self.trainer, SAMPLES, seed))
         if copies < 2:
             return 0.0
-        return (copies + count_copies(self.trainer, 3 * SAMPLES, seed + 2**31)) / (4 * SAMPLES)
+        copies += count_copies(self.trainer, draw(self.trainer, 3 * SAMPLES, seed + 2**31))
+        return copies / (4 * SAMPLES)
 
     def warn_of_copies(self, epoch: int, share: float) -> None:
         said = f"after epoch {epoch}, {share:.0%} of the samples are copies of training images"
@@ -175,8 +183,7 @@ class CopyWatch:
         self.foreseen = True
         warnings.warn(
             f"after epoch {report.epoch}, the loss on held-out images is {math.exp(gap):.1f} times "
-            "that on training images: the model begins to memorize them. After "
-            f"{SOONEST:g} to {LATEST:g} times as many epochs samples may be copies: take more "
-            "images, fewer epochs, or --flip if left and right may be swapped",
+            "that on training images: the model begins to memorize them, and later samples may be "
+            "copies. Take more images, fewer epochs, or --flip if left and right may be swapped",
             stacklevel=3,
         )

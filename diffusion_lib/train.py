@@ -153,21 +153,23 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def print_cost(trainer) -> None:
-    """Print what a run will take, and how to make it shorter."""
+    """Print what a run will take, how to make it shorter, and whether it may end in copies."""
     from diffusion_lib.copying import outlook
     from diffusion_lib.estimate import memory_bytes, seconds_left, seconds_per_step
 
+    config, left = trainer.config, trainer.steps - trainer.step
+    seconds = seconds_left(trainer, seconds_per_step(trainer))
     memory = f"about {memory_bytes(trainer) / 1e9:.2g} GB of memory"
-    minutes = trainer.config.minutes
-    if minutes:
-        print(f"{minutes - trainer.seconds / 60:.3g} minutes, {memory}")
-        return
-    minutes = seconds_left(trainer, seconds_per_step(trainer)) / 60
-    left = trainer.steps - trainer.step
-    print(f"{left:,} steps and their pictures: {duration(minutes)}, {memory}")
-    if minutes > LONG:
-        print(f"--minutes {LONG} makes the best of {LONG} minutes")
-    if likely := outlook(trainer):
+    if config.minutes:
+        minutes = config.minutes - trainer.seconds / 60
+        print(f"{minutes:.3g} minutes, {memory}")
+        left = min(left, 60 * minutes / seconds * left)
+    else:
+        print(f"{left:,} steps and their pictures: {duration(seconds / 60)}, {memory}")
+        if seconds > 60 * LONG:
+            print(f"--minutes {LONG} makes the best of {LONG} minutes")
+    epochs = (trainer.step + left) / trainer.steps_per_epoch
+    if likely := outlook(len(trainer.batches.kept), epochs):
         print(likely)
 
 

@@ -110,6 +110,14 @@ def test_a_long_run_is_told_how_to_be_shorter(run, monkeypatch):
     assert "2 steps and their pictures: about 2 h 13 min" in told and "--minutes 10 " in told
 
 
+@pytest.mark.parametrize("flags", [("-e", 60), ("-e", 1000, "--minutes", 4)])
+def test_a_run_on_few_images_is_told_that_there_may_be_copies(run, monkeypatch, flags):
+    """Of six images from epoch 49 on. An epoch has two steps."""
+    monkeypatch.setattr(estimate, "seconds_per_step", lambda trainer: 2)
+    assert "\n60 epochs of 6 images: samples may " in run("mine", *flags, STOP).out
+    assert "samples may" not in run("other", "-e", 48, STOP, "--force").out
+
+
 def test_the_recipe_is_printed_without_what_was_chosen(command, images):
     told = command(train.main, "train", "mine", images, "-i", 8, "-e", 1, "--lr", 0.01, *QUIET).out
     (line,) = (line for line in told.splitlines() if line.startswith("by the recipe: "))

@@ -35,7 +35,7 @@ def build_parser(task: str) -> Parser:
     if task in ("speed", "quality"):
         names = SPEED if task == "speed" else QUALITY
         add("--who", nargs="+", choices=names, default=names, help="trainers (default: all)")
-    if task in ("quality", "ablation", "copying", "predictions"):
+    if task in ("quality", "ablation", "predictions"):
         sets = BUNDLED[:1] if task == "ablation" else BUNDLED[:2]
         add(
             "--data",
@@ -57,12 +57,19 @@ def build_parser(task: str) -> Parser:
         )
     if task == "copying":
         add(
+            "--data",
+            nargs="+",
+            default=BUNDLED,
+            metavar="PATH",
+            help=f"sets, bundled or of yours (default: {' '.join(BUNDLED)})",
+        )
+        add(
             "--images",
             nargs="+",
             type=int,
-            default=(50, 100),
+            default=(50, 100, 200),
             metavar="N",
-            help="(default: 50 100)",
+            help="(default: 50 100 200)",
         )
         add("--epochs", type=int, default=1000, metavar="N", help=f"at most {DEFAULT}")
     if task == "speedrun":

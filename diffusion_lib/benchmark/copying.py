@@ -1,4 +1,4 @@
-"""When does a model begin to copy? From few images, in many epochs, with the ablation's recipe.
+"""When does a model begin to copy? From few images, in many epochs, with `train`'s recipe.
 
 Now and then: the gap of the losses, the share of copies among samples, and their kernel distance to
 the whole set. So one sees both clocks: until samples are good, and until they are copies.
@@ -11,16 +11,16 @@ from itertools import product
 import torch
 
 from diffusion_lib import copying as watch
-from diffusion_lib.benchmark.quality import RECIPE, Scorer
+from diffusion_lib.benchmark.quality import TODAY, Scorer
 from diffusion_lib.benchmark.records import print_table, read, run_missing
 from diffusion_lib.config import TrainConfig
 from diffusion_lib.diffusion import build
+from diffusion_lib.errors import InputError
 from diffusion_lib.images.cache import load_images
-from diffusion_lib.sampling import sample
 from diffusion_lib.training import Trainer
 
 HELD_OUT = 50  # images, at most as many as are trained on
-SAMPLES = 128
+SAMPLES = 256
 FIRST_STEP = 60
 ENOUGH = 0.2  # copies, after which a run ends
 
@@ -33,7 +33,11 @@ def copying(
     epochs: int,
     seeds: int,
 ) -> None:
-    """Train on each number of images of each set."""
+    """Train on each number of images of each set.
+
+    Raises:
+        InputError: a set has not so many.
+    """
     pixels = {name: load_images(name, image_size) for name in data}
     scorer = cache(lambda name: Scorer(pixels[name]))
 
@@ -43,17 +47,22 @@ def copying(
             len(whole), generator=torch.Generator().manual_seed(100 + run["seed"])
         )
         held_out = min(HELD_OUT, run["images"])
+        if len(whole) < run["images"] + held_out:
+            raise InputError(
+                f"{run['data']} has {len(whole)} images: too few to train on {run['images']} "
+                f"and to hold {held_out} out"
+            )
         some = whole[order[: run["images"] + held_out]]
         changed = {"seed": run["seed"], "held_out": held_out / len(some), "epochs": epochs}
-        config = TrainConfig(**{**RECIPE, **changed, "image_size": image_size})
+        config = TrainConfig(**{**TODAY, **changed, "image_size": image_size})
         trainer = Trainer(build(config, some.shape[1]), some, config)
         looks, due = {"step": [], "epoch": [], "gap": [], "copies": [], "kernel": []}, FIRST_STEP
         while trainer.step < trainer.steps:
             trainer.diffusion.train()
             trainer.train_step()
             if trainer.step >= due:
-                drawn = sample(trainer.average, SAMPLES, steps=watch.STEPS, seed=trainer.step)
-                copies = watch.count_copies(trainer, SAMPLES, seed=trainer.step) / SAMPLES
+                drawn = watch.draw(trainer, SAMPLES, seed=trainer.step)
+                copies = watch.count_copies(trainer, drawn) / SAMPLES
                 gap = watch.loss_gap(trainer.average, trainer.batches)
                 kernel = scorer(run["data"]).distances(drawn)["kernel"]
                 found = (trainer.step, trainer.step / trainer.steps_per_epoch, gap, copies, kernel)
