@@ -54,7 +54,7 @@ def outlook(images: int, epochs: float) -> str:
         return ""
     return (
         f"{epochs:,.0f} epochs of {images} images: samples may become copies of them. In our runs "
-        f"they did from epoch {soonest:.0f} at the soonest, of twice as many images from "
+        f"that began after {soonest:.0f} epochs at the soonest, with twice as many images after "
         f"{with_twice:.0f} (page 06)"
     )
 

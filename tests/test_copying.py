@@ -268,6 +268,6 @@ def test_no_run_was_measured_to_copy_before_it_is_said():
 def test_before_a_run_it_is_said_whether_there_may_be_copies():
     said = copying.outlook(100, 1500)
     assert said.startswith("1,500 epochs of 100 images: samples may become copies")
-    assert "from epoch 200 at" in said and "from 283 " in said
+    assert "after 200 epochs at" in said and "after 283 (page 06)" in said
     assert copying.outlook(100, 199) == ""
     assert copying.outlook(copying.FEW + 1, 1500) == ""
