@@ -154,22 +154,25 @@ def main(arguments: list[str] | None = None) -> None:
 
 def print_cost(trainer) -> None:
     """Print what a run will take, how to make it shorter, and whether it may end in copies."""
-    from diffusion_lib.copying import outlook
+    from diffusion_lib.copying import FEW, outlook
     from diffusion_lib.estimate import memory_bytes, seconds_left, seconds_per_step
 
-    config, left = trainer.config, trainer.steps - trainer.step
-    seconds = seconds_left(trainer, seconds_per_step(trainer))
+    images, left = len(trainer.batches.kept), trainer.steps - trainer.step
+    minutes = trainer.config.minutes and trainer.config.minutes - trainer.seconds / 60
     memory = f"about {memory_bytes(trainer) / 1e9:.2g} GB of memory"
-    if config.minutes:
-        minutes = config.minutes - trainer.seconds / 60
+    if minutes:
         print(f"{minutes:.3g} minutes, {memory}")
+        if images > FEW:
+            return
+    seconds = seconds_left(trainer, seconds_per_step(trainer))
+    if minutes:
         left = min(left, 60 * minutes / seconds * left)
     else:
         print(f"{left:,} steps and their pictures: {duration(seconds / 60)}, {memory}")
         if seconds > 60 * LONG:
             print(f"--minutes {LONG} makes the best of {LONG} minutes")
     epochs = (trainer.step + left) / trainer.steps_per_epoch
-    if likely := outlook(len(trainer.batches.kept), epochs):
+    if likely := outlook(images, epochs):
         print(likely)
 
 

@@ -756,7 +756,7 @@ show(measurements("copying"))
 # brains these came after 1.2 to 1.7 times as many epochs, with portraits after 3 to more than 10 times.
 # So it is a warning, but no clock. Nor does the number of images alone tell when copies will come. With
 # 200 photographs of faces (the last set) it is after 390 epochs, with 200 brains after 820 or more. What
-# all runs have in common is a time before which there were none: $20\sqrt n$ epochs of $n$ images.
+# all runs have in common is a time before which fewer than 5% were copies: $20\sqrt n$ epochs of $n$ images.
 #
 # `train` says so before a longer run on up to 200 images. It holds a tenth of the images back, at most
 # 100 (`--held_out`), to see the gap. It warns once when the gap opens, and once when over 5% of the
