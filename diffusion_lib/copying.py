@@ -49,13 +49,13 @@ def outlook(images: int, epochs: float) -> str:
     """Before a run of so many epochs: whether samples may become copies, in a line; "" if not, or
     if so many images were not measured.
     """
-    soonest, with_twice = (SAFE * math.sqrt(count) for count in (images, 2 * images))
+    soonest = SAFE * math.sqrt(images)
     if images > FEW or epochs < soonest:
         return ""
     return (
-        f"{epochs:,.0f} epochs of {images} images: samples may become copies of them. In our runs "
-        f"that began after {soonest:.0f} epochs at the soonest, with twice as many images after "
-        f"{with_twice:.0f} (page 06)"
+        f"{epochs:,.0f} epochs of {images} images: samples may become copies of them. In our runs, "
+        f"with n = 50 to {FEW}, that began after {SAFE:g} sqrt(n) epochs at the soonest, here "
+        f"{soonest:.0f} (page 06)"
     )
 
 

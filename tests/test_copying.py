@@ -262,12 +262,12 @@ def test_no_run_was_measured_to_copy_before_it_is_said():
         )
         assert copies >= copying.SOONEST * opened
         assert copies >= 1.1 * copying.SAFE * run["images"] ** 0.5
-        assert run["images"] <= 2 * copying.FEW
+        assert 50 <= run["images"] <= copying.FEW
 
 
 def test_before_a_run_it_is_said_whether_there_may_be_copies():
     said = copying.outlook(100, 1500)
     assert said.startswith("1,500 epochs of 100 images: samples may become copies")
-    assert "after 200 epochs at" in said and "after 283 (page 06)" in said
+    assert "20 sqrt(n) epochs at the soonest, here 200 (page 06)" in said
     assert copying.outlook(100, 199) == ""
     assert copying.outlook(copying.FEW + 1, 1500) == ""
