@@ -1,19 +1,23 @@
-"""Does a model begin to copy its training images? Watched while it trains.
+"""Does a model begin to copy its training images? Watched, and foreseen, while it trains.
 
-Memorization shows first in the loss. Where little noise is left, the network denoises the images
-that it is trained on better than others of their kind:
+Memorization shows first in the loss, at a level of noise where the network can only just tell the
+training images from one another: where its error on held-out images is WITHIN times the distance
+from a training image to its nearest neighbor. There it denoises the images that it is trained on
+better than others of their kind:
 
     gap = log(loss on held-out images / loss on training images)
 
-The gap opens long before samples are copies, which here means less than half as far from one
-training image as from any other. `python -m diffusion_lib.benchmark copying` measures both, and
-page 06 shows what came out.
+The gap grows about as the epochs to the power of GROWTH, and samples are copies, which here means
+less than half as far from one training image as from any other, once it comes to COPYING.
+`python -m diffusion_lib.benchmark copying` measures all of these, and page 06 shows what came out.
 """
 
 import copy
 import math
 import time
 import warnings
+from bisect import bisect_left
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -27,18 +31,19 @@ from diffusion_lib.metrics import singled_out
 from diffusion_lib.neighbors import nearest
 from diffusion_lib.reports import Report
 from diffusion_lib.sampling import sample
-from diffusion_lib.schedules import NoiseSchedule
 from diffusion_lib.training import Trainer
 
-NOISE = 0.06, 0.25  # lowest and highest sigma / signal at which the losses are compared
-OPEN = 1.0  # the gap at which memorization is said to begin
-SOONEST = 1.2  # times as many epochs, after which copies were measured to begin at the soonest
+WITHIN = 0.6  # at the level that counts: error on held-out images / distance between neighbors
+OPEN = 0.6  # the gap from which on copies are foreseen
+COPYING = 1.5  # the gap at which copies were measured to begin
+GROWTH = 1.5  # the power of epochs with which the gap was measured to grow until then
 SAFE = 20.0  # epochs, by the root of the number of images: no run was measured to copy before
-FEW = 200  # images, of which this is said
+FEW = 200  # images, the most of which this was measured
 COPIES = 0.05  # the share of samples from which on a model is said to copy
 FEWEST = 5  # held-out images that tell something
-LOSSES = 400  # noisy images on either side
-TINY = 1e-8  # added to both losses: less than rounding to 8 bits
+LOSSES = 200  # noisy images on either side
+MANY = 2000  # images among which neighbors are sought
+TINY = 1e-4  # added to both errors: less than rounding to 8 bits
 SAMPLES = 64  # in a look, and four times as many if two or more of them are copies
 STEPS = 10  # of the sampler
 FIRST, FACTOR = 10, 1.2  # epochs before the first look, and from one to the next
@@ -49,54 +54,69 @@ def outlook(images: int, epochs: float) -> str:
     """Before a run of so many epochs: whether samples may become copies, in a line; "" if not, or
     if so many images were not measured.
     """
-    soonest = SAFE * math.sqrt(images)
-    if images > FEW or epochs < soonest:
+    if images > FEW or epochs < soonest(images):
         return ""
     return (
         f"{epochs:,.0f} epochs of {images} images: samples may become copies of them. In our runs, "
         f"with n = 50 to {FEW}, that began after {SAFE:g} sqrt(n) epochs at the soonest, here "
-        f"{soonest:.0f} (page 06)"
+        f"{soonest(images):.0f} (page 06)"
     )
 
 
-def loss_gap(diffusion: GaussianDiffusion, batches: BatchStream) -> float:
-    """log(loss on held-out images / loss on training images) of a model that these batches train.
+def soonest(images: int) -> float:
+    """The epoch before which no run was measured to copy. More than FEW images are taken as FEW."""
+    return SAFE * math.sqrt(min(images, FEW))
 
-    It is about 0 at first. Not a number without held-out images, or without timesteps in NOISE.
+
+def forecast(images: int, epoch: float, gap: float) -> float:
+    """The epoch from which on samples of so many training images may be expected to be copies,
+    from the gap at this one, if it is open.
     """
-    levels = detail_levels(diffusion.schedule)
-    if len(batches.unseen) == 0 or len(levels) == 0:
+    return max(soonest(images), epoch * (COPYING / gap) ** (1 / GROWTH))
+
+
+def loss_gap(diffusion: GaussianDiffusion, batches: BatchStream, distance: float) -> float:
+    """log(loss on held-out images / loss on training images) of a model that these batches train,
+    at the first timestep where the error on held-out images is WITHIN * distance.
+
+    It is about 0 at first. Not a number without held-out images.
+
+    distance: `distance_of_neighbors` of the training images.
+    """
+    if len(batches.unseen) == 0:
         return math.nan
-    seen = batches.kept[: LOSSES // 4]
-    unseen, seen = (
-        detail_loss(diffusion, levels, batches, which) for which in (batches.unseen, seen)
-    )
-    return math.log((unseen + TINY) / (seen + TINY))
+    error_at = cache(lambda t: denoising_error(diffusion, t, batches, batches.unseen))
+    timesteps = range(diffusion.schedule.timesteps - 1)
+    t = bisect_left(timesteps, WITHIN * distance, key=error_at)  # it grows with t
+    seen = denoising_error(diffusion, t, batches, batches.kept[:LOSSES])
+    return 2 * math.log((error_at(t) + TINY) / (seen + TINY))
 
 
-def detail_levels(schedule: NoiseSchedule) -> Tensor:
-    """The timesteps with sigma / signal within NOISE."""
-    t = torch.arange(schedule.timesteps)
-    ratio = schedule.sigma(t) / schedule.signal(t)
-    return t[(ratio >= NOISE[0]) & (ratio <= NOISE[1])]
+def distance_of_neighbors(batches: BatchStream) -> float:
+    """From a training image to the nearest other one, among MANY: the median of LOSSES of them, a
+    root mean square over all pixels on the scale of -1 to 1. 0 if there is only one.
+    """
+    kept = batches.kept[:MANY].to(batches.pixels.device)
+    if len(kept) < 2:
+        return 0.0
+    images, own = batches.pixels[kept], torch.arange(min(LOSSES, len(kept)))
+    found = nearest(images[: len(own)], images, exclude_self=own, device=batches.device)
+    return found.distance.median().item()
 
 
 @torch.no_grad()
-def detail_loss(
-    diffusion: GaussianDiffusion, levels: Tensor, batches: BatchStream, which: Tensor
+def denoising_error(
+    diffusion: GaussianDiffusion, t: int, batches: BatchStream, which: Tensor
 ) -> float:
-    """The mean square error of x0 on these images, at LOSSES random levels of noise."""
+    """The root mean square error of x0 on LOSSES noisy images: these by turns, at timestep t."""
     generator, device, total = torch.Generator().manual_seed(0), diffusion.device, 0.0
-    which = which[torch.arange(LOSSES) % len(which)]
-    timesteps = levels[torch.randint(len(levels), (LOSSES,), generator=generator)]
-    for some, t in zip(which.split(100), timesteps.to(device).split(100), strict=True):
+    for some in which[torch.arange(LOSSES) % len(which)].split(100):
         x0 = to_images(batches.pixels[some.to(batches.pixels.device)].to(device))
         labels = batches.labels[some].to(device) if diffusion.classes else None
         noise = torch.randn(x0.shape, generator=generator).to(device)
-        x_t = diffusion.schedule.add_noise(x0, t, noise)
-        guess = diffusion.denoise(x_t, t, labels=labels).x0
+        guess = diffusion.denoise(diffusion.schedule.add_noise(x0, t, noise), t, labels=labels).x0
         total += (guess - x0).square().mean().item() * len(some)
-    return total / LOSSES
+    return math.sqrt(total / LOSSES)
 
 
 def draw(trainer: Trainer, samples: int, seed: int) -> Tensor:
@@ -145,7 +165,7 @@ class CopyWatch:
         due = started >= self.next_time and report.epoch_ended and epoch >= self.next_epoch
         if self.over or epoch < FIRST or not (due or ends):
             return
-        gap = loss_gap(self.trainer.average, self.trainer.batches)
+        gap = loss_gap(self.trainer.average, self.trainer.batches, self.distance)
         share = 0.0 if gap < OPEN else self.share_of_copies(seed=epoch)
         if share > COPIES:
             self.warn_of_copies(epoch, share)
@@ -155,6 +175,10 @@ class CopyWatch:
             self.foresee(report, gap)
         self.next_epoch = FACTOR * epoch
         self.next_time = time.monotonic() + REST * (time.monotonic() - started)
+
+    @cached_property
+    def distance(self) -> float:
+        return distance_of_neighbors(self.trainer.batches)
 
     def share_of_copies(self, seed: int) -> float:
         copies = count_copies(self.trainer, draw(self.trainer, SAMPLES, seed))
@@ -175,15 +199,19 @@ class CopyWatch:
         )
 
     def foresee(self, report: Report, gap: float) -> None:
-        """Say that the gap is open, if there is time left for copies to come."""
+        """Say when copies may be expected, if that is before the end."""
         few = len(self.trainer.batches.unseen) < FEWEST
-        late = report.step * SOONEST > report.steps
-        if self.foreseen or few or late or not gap >= OPEN:
+        if self.foreseen or few or not gap >= OPEN:
+            return
+        images = len(self.trainer.batches.kept)
+        expected = max(report.epoch, forecast(images, report.epoch, gap))
+        if expected > report.epoch / report.step * report.steps:
             return
         self.foreseen = True
         warnings.warn(
             f"after epoch {report.epoch}, the loss on held-out images is {math.exp(gap):.1f} times "
-            "that on training images: the model begins to memorize them, and later samples may be "
-            "copies. Take more images, fewer epochs, or --flip if left and right may be swapped",
+            "that on training images: the model memorizes these, and samples may be copies of them "
+            f"from about epoch {expected:.0f} on. Take more images, fewer epochs, or --flip if "
+            "left and right may be swapped",
             stacklevel=3,
         )

@@ -4,6 +4,7 @@ import math
 import warnings
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -48,6 +49,11 @@ def copies_of_forty(trainer: Trainer) -> int:
     return copying.count_copies(trainer, copying.draw(trainer, 40, seed=0))
 
 
+def gap_of(trainer: Trainer) -> float:
+    distance = copying.distance_of_neighbors(trainer.batches)
+    return copying.loss_gap(trainer.average, trainer.batches, distance)
+
+
 def report(epoch: int, epochs: int = 1000) -> Report:
     numbers = dict(loss=0.1, loss_quarters=(), gradient_norm=1, learning_rate=1, memory=1)
     return Report(2 * epoch, 2 * epochs, epoch, True, images_per_second=1, seconds=1, **numbers)
@@ -56,10 +62,10 @@ def report(epoch: int, epochs: int = 1000) -> Report:
 def test_a_model_that_knows_its_images_by_now_copies_them_and_one_from_noise_does_not(digits):
     trainer = make_trainer(digits)
     assert copies_of_forty(trainer) == 0
-    assert abs(copying.loss_gap(trainer.average, trainer.batches)) < 0.2
+    assert abs(gap_of(trainer)) < 0.1
     trainer.average = memorized(trainer)
     assert copies_of_forty(trainer) >= 38
-    assert copying.loss_gap(trainer.average, trainer.batches) > 4 * copying.OPEN
+    assert gap_of(trainer) > 2 * copying.COPYING
 
 
 def test_mirror_images_are_copies_if_they_were_trained_on(digits):
@@ -71,37 +77,65 @@ def test_mirror_images_are_copies_if_they_were_trained_on(digits):
     assert copies_of_forty(trainer) >= 38
 
 
-def test_the_gap_needs_images_that_are_held_out_and_levels_of_little_noise(digits):
-    model = make_trainer(digits).average
-    assert math.isnan(copying.loss_gap(model, BatchStream(digits, 8, 0, CPU)))
-    noisy = GaussianDiffusion(
-        model.network, NoiseSchedule("linear", 2, beta_start=0.5, beta_end=0.5)
-    )
-    assert math.isnan(copying.loss_gap(noisy, BatchStream(digits, 8, 0, CPU, held_out=9)))
+class Shrinks(nn.Module):
+    """x_0 as x_t, a little smaller, in the form that is asked for."""
+
+    channels, image_size = 1, 8
+
+    def __init__(self, prediction: str):
+        super().__init__()
+        self.diffusion = GaussianDiffusion(self, NoiseSchedule("cosine"), prediction)
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x, t):
+        schedule = self.diffusion.schedule
+        signal, sigma = (f(t, x) for f in (schedule.signal, schedule.sigma))
+        x0 = 0.9 * x
+        return x0 if self.diffusion.prediction == "x0" else (x - signal * x0) / sigma
+
+
+def test_the_gap_needs_images_that_are_held_out(digits):
+    batches = BatchStream(digits, 8, 0, CPU)
+    assert math.isnan(copying.loss_gap(Shrinks("x0").diffusion, batches, 0.3))
 
 
 def test_the_gap_is_of_the_loss_of_x0_whatever_is_predicted(digits):
-    class Shrinks(nn.Module):
-        """x_0 as x_t, a little smaller, in the form that is asked for."""
-
-        channels, image_size = 1, 8
-
-        def __init__(self, schedule, prediction):
-            super().__init__()
-            self.diffusion = GaussianDiffusion(self, schedule, prediction)
-            self.weight = nn.Parameter(torch.zeros(()))
-
-        def forward(self, x, t):
-            signal, sigma = (f(t, x) for f in (schedule.signal, schedule.sigma))
-            x0 = 0.9 * x
-            return x0 if self.diffusion.prediction == "x0" else (x - signal * x0) / sigma
-
-    schedule, batches = NoiseSchedule("cosine"), BatchStream(digits, 8, 0, CPU, held_out=20)
+    batches = BatchStream(digits, 8, 0, CPU, held_out=20)
     gaps = [
-        copying.loss_gap(Shrinks(schedule, prediction).diffusion, batches)
+        copying.loss_gap(Shrinks(prediction).diffusion, batches, 0.3)
         for prediction in ("x0", "epsilon")
     ]
-    assert gaps[0] == pytest.approx(gaps[1], abs=1e-4)
+    assert gaps[0] == pytest.approx(gaps[1], abs=1e-4) and gaps[0] != 0
+
+
+def test_the_gap_is_where_unseen_images_cannot_quite_be_told_apart(digits):
+    """Found in a few steps, and as if one had looked at every timestep."""
+    model, batches = Shrinks("x0").diffusion, BatchStream(digits, 8, 0, CPU, held_out=20)
+    seen, unseen = (
+        [copying.denoising_error(model, t, batches, which) for t in range(1000)]
+        for which in (batches.kept, batches.unseen)
+    )
+    for distance in (0.1, 0.5, 1.0, 100.0):
+        t = next((t for t in range(1000) if unseen[t] >= 0.6 * distance), 999)
+        expected = 2 * math.log(unseen[t] / seen[t])
+        assert copying.loss_gap(model, batches, distance) == pytest.approx(expected, abs=2e-3)
+
+
+def test_neighbors_are_as_far_as_the_nearest_other_training_image():
+    pixels = torch.zeros(6, 1, 2, 2, dtype=torch.uint8)
+    pixels[:, 0, 0, 0] = torch.tensor([0, 10, 40, 90, 200, 255])
+    batches = BatchStream(pixels, 2, 0, CPU)
+    # distances to the nearest: 10, 10, 30, 50, 55, 55, of which PyTorch's median is 30
+    assert copying.distance_of_neighbors(batches) == pytest.approx(30 / 127.5 / 2)
+    assert copying.distance_of_neighbors(BatchStream(pixels, 2, 0, CPU, held_out=5)) == 0
+
+
+def test_a_gap_that_grows_as_measured_is_forecast_exactly():
+    for epoch in (100, 150, 220):
+        gap = copying.COPYING * (epoch / 240) ** copying.GROWTH
+        assert copying.forecast(100, epoch, gap) == pytest.approx(240)
+    assert copying.forecast(100, 50, copying.COPYING) == 200  # no run copied before
+    assert copying.forecast(10**6, 50, copying.COPYING) == 20 * math.sqrt(200)
 
 
 @pytest.fixture
@@ -128,19 +162,26 @@ def watched(digits, tmp_path, monkeypatch):
 
 def test_a_healthy_run_hears_nothing(watched):
     for epoch in range(10, 1000, 10):
-        assert watched(epoch, gap=0.5 + epoch / 1e4, share=0.03) == []
+        assert watched(epoch, gap=0.2 + epoch / 1e4, share=0.03) == []
     assert not watched.file.exists()
 
 
-def test_that_the_gap_opens_is_said_once(watched):
-    assert watched(100, gap=0.9, share=0) == []
-    (said,) = watched(250, gap=1.1, share=0)
-    assert said.startswith("after epoch 250, the loss on held-out images is 3.0 times")
-    assert watched(300, gap=1.5, share=0) == []
+def test_when_copies_may_be_expected_is_said_once(watched):
+    assert watched(100, gap=0.59, share=0) == []
+    (said,) = watched(250, gap=0.7, share=0)
+    assert said.startswith("after epoch 250, the loss on held-out images is 2.0 times")
+    assert f"from about epoch {copying.forecast(48, 250, 0.7):.0f} on" in said
+    assert watched(300, gap=0.8, share=0) == []
 
 
 def test_nothing_is_said_of_copies_that_would_come_after_the_end(watched):
-    assert watched(200, gap=1.1, share=0, epochs=230) == []
+    assert watched(250, gap=0.65, share=0, epochs=400) == []
+    assert len(watched(300, gap=1.2, share=0, epochs=400)) == 1
+
+
+def test_what_should_have_come_is_expected_from_now_on(watched):
+    (said,) = watched(300, gap=2.5, share=0)
+    assert "from about epoch 300 on" in said
 
 
 def test_once_there_are_copies_it_is_said_and_the_model_from_before_is_saved(watched):
@@ -168,9 +209,8 @@ def test_a_model_from_before_that_cannot_be_written_is_tried_again(watched, monk
 
 
 def test_losses_of_0_leave_no_gap(digits, monkeypatch):
-    trainer = make_trainer(digits)
-    monkeypatch.setattr(copying, "detail_loss", lambda *_: 0.0)
-    assert copying.loss_gap(trainer.average, trainer.batches) == 0
+    monkeypatch.setattr(copying, "denoising_error", lambda *_: 0.0)
+    assert gap_of(make_trainer(digits)) == 0
 
 
 def test_without_held_out_images_copies_are_counted_all_the_same(watched):
@@ -229,20 +269,29 @@ def test_a_run_on_few_images_is_warned_in_time(tmp_path):
         )
         run.close()
     foretold, told = [str(each.message) for each in said]
-    assert "the model begins to memorize" in foretold
-    assert told.startswith(f"after epoch {epoch}")
-    before = GaussianDiffusion.load(tmp_path / "mine_before_copying.pth")
-    assert copying.loss_gap(before, trainer.batches) < copying.loss_gap(
-        trainer.average, trainer.batches
-    )
+    assert "the model memorizes these" in foretold
+    expected = int(foretold.split("from about epoch ")[1].split()[0])
+    healthy = int(told.split("the model of epoch ")[1].split(",")[0])
+    assert told.startswith(f"after epoch {epoch}") and healthy < epoch
+    assert healthy / 1.5 < expected < epoch * 1.5
+    after = gap_of(trainer)
+    trainer.average = GaussianDiffusion.load(tmp_path / "mine_before_copying.pth")
+    assert gap_of(trainer) < after
 
 
-def test_the_benchmark_says_when_the_gap_opens_and_when_copies_begin():
-    run = {"epoch": [10.0, 20.4, 40.0], "gap": [0.1, 1.2, 2.0], "copies": [0, 0.01, 0.3]}
-    found = [measured.epoch_of(run, key, level) for key, level in measured.LEVELS.items()]
-    assert found == ["20", "40"]
+def test_the_benchmark_says_when_the_gap_opens_and_when_copies_begin(capsys):
+    run = {"epoch": [100.0, 204, 400], "gap": [0.1, 0.8, 2.0], "copies": [0, 0.01, 0.3]}
+    run |= {"data": "mine", "size": 8, "images": 100, "seed": 0}
+    foreseen = copying.forecast(100, 204, 0.8)
+    assert measured.clock(run) == (204, foreseen, pytest.approx(204 + 196 * 4 / 29))
+    assert measured.clock(run | {"copies": [0.05, 0.1, 0.3]}).copies == 100
+    run["copies"] = [0, 0, 0.05]
+    gaps = measured.gap_until_copies(run, np.array([0.2, 0.25, 0.51, 0.755]))
+    assert gaps.tolist() == pytest.approx([math.nan, 0.1, 0.8, 1.4], nan_ok=True)
     run["copies"] = [0, 0, 0.01]
-    assert measured.epoch_of(run, "copies", 0.05) == "-"
+    assert math.isnan(measured.clock(run).copies)
+    measured.show([run | {"kernel": [2.0, 1.0, 1.5]}])
+    assert capsys.readouterr().out.splitlines()[1].split()[-4:] == ["204", "310", "-", "1.00"]
 
 
 def test_the_benchmark_needs_as_many_images_as_it_is_to_train_on_and_to_hold_out(tmp_path):
@@ -251,18 +300,17 @@ def test_the_benchmark_needs_as_many_images_as_it_is_to_train_on_and_to_hold_out
 
 
 def test_no_run_was_measured_to_copy_before_it_is_said():
-    """Neither before the epochs that `outlook` names, nor before the gap had long been open."""
+    """Neither before the epochs that `outlook` names, nor far from what was forecast."""
     runs = measurements("copying")
     assert {(run["data"], run["images"]) for run in runs} >= set(product(BUNDLED, [50, 100, 200]))
-    begun = [run for run in runs if measured.epoch_of(run, "copies", copying.COPIES) != "-"]
+    clocks = [(run["images"], measured.clock(run)) for run in runs]
+    begun = [(images, clock) for images, clock in clocks if not math.isnan(clock.copies)]
     assert len(begun) > 0.8 * len(runs)
-    for run in begun:
-        opened, copies = (
-            float(measured.epoch_of(run, key, level)) for key, level in measured.LEVELS.items()
-        )
-        assert copies >= copying.SOONEST * opened
-        assert copies >= 1.1 * copying.SAFE * run["images"] ** 0.5
-        assert 50 <= run["images"] <= copying.FEW
+    for images, clock in begun:
+        assert 1 / 1.5 <= clock.forecast / clock.copies <= 1.5
+        assert clock.opened < clock.copies
+        assert clock.copies >= copying.soonest(images)
+        assert 50 <= images <= copying.FEW
 
 
 def test_before_a_run_it_is_said_whether_there_may_be_copies():

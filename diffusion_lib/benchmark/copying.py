@@ -4,10 +4,13 @@ Now and then: the gap of the losses, the share of copies among samples, and thei
 the whole set. So one sees both clocks: until samples are good, and until they are copies.
 """
 
+import math
 from collections.abc import Iterable
 from functools import cache
 from itertools import product
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from diffusion_lib import copying as watch
@@ -56,6 +59,7 @@ def copying(
         changed = {"seed": run["seed"], "held_out": held_out / len(some), "epochs": epochs}
         config = TrainConfig(**{**TODAY, **changed, "image_size": image_size})
         trainer = Trainer(build(config, some.shape[1]), some, config)
+        distance = watch.distance_of_neighbors(trainer.batches)
         looks, due = {"step": [], "epoch": [], "gap": [], "copies": [], "kernel": []}, FIRST_STEP
         while trainer.step < trainer.steps:
             trainer.diffusion.train()
@@ -63,7 +67,7 @@ def copying(
             if trainer.step >= due:
                 drawn = watch.draw(trainer, SAMPLES, seed=trainer.step)
                 copies = watch.count_copies(trainer, drawn) / SAMPLES
-                gap = watch.loss_gap(trainer.average, trainer.batches)
+                gap = watch.loss_gap(trainer.average, trainer.batches, distance)
                 kernel = scorer(run["data"]).distances(drawn)["kernel"]
                 found = (trainer.step, trainer.step / trainer.steps_per_epoch, gap, copies, kernel)
                 for values, value in zip(looks.values(), found, strict=True):
@@ -82,23 +86,42 @@ def copying(
 
 
 def show(records: list[dict]) -> None:
-    """When the gap of each run was open, and when it began to copy."""
+    """When each run began to copy, and when that was foreseen."""
     rows = [
         [
             *(str(record[key]) for key in ("data", "size", "images", "seed")),
-            *(epoch_of(record, key, level) for key, level in LEVELS.items()),
+            *("-" if math.isnan(epoch) else f"{epoch:.0f}" for epoch in clock(record)),
             f"{min(record['kernel']):.2f}",
         ]
         for record in records
     ]
-    print_table(["data", "size", "images", "seed", "gap open", "copies", "best kernel"], rows)
-    print("epochs after which the gap is open, and 5% of the samples are copies")
+    heads = ["data", "size", "images", "seed", "gap open", "forecast", "copies", "best kernel"]
+    print_table(heads, rows)
+    print("epochs: the gap is open, what is forecast then, and 5% of the samples are copies")
 
 
-LEVELS = {"gap": watch.OPEN, "copies": watch.COPIES}
+class Clock(NamedTuple):
+    """Epochs, or not a number where it did not come to that."""
+
+    opened: float  # at this look the gap is open,
+    forecast: float  # and this is foreseen
+    copies: float  # 5% of the samples are copies; between two looks
 
 
-def epoch_of(record: dict, key: str, level: float) -> str:
-    """The first look at which a value is that high, or "-"."""
-    looks = zip(record["epoch"], record[key], strict=True)
-    return next((f"{epoch:.0f}" for epoch, value in looks if value >= level), "-")
+def clock(record: dict) -> Clock:
+    epochs, gaps, shares = (np.array(record[key]) for key in ("epoch", "gap", "copies"))
+    opened = forecast = copies = math.nan
+    if (gaps >= watch.OPEN).any():
+        k = np.argmax(gaps >= watch.OPEN)
+        opened, forecast = epochs[k], watch.forecast(record["images"], epochs[k], gaps[k])
+    if (shares >= watch.COPIES).any():
+        k = np.argmax(shares >= watch.COPIES)
+        around = slice(max(0, k - 1), k + 1)
+        copies = np.interp(watch.COPIES, shares[around], epochs[around])
+    return Clock(opened, forecast, copies)
+
+
+def gap_until_copies(record: dict, parts: np.ndarray) -> np.ndarray:
+    """The gap when these parts of the epochs until copies began have passed."""
+    passed = np.array(record["epoch"]) / clock(record).copies
+    return np.interp(parts, passed, record["gap"], left=math.nan, right=math.nan)

@@ -58,7 +58,7 @@ from diffusion_lib import (
     to_pixels,
     toys,
 )
-from diffusion_lib.benchmark.copying import show
+from diffusion_lib.benchmark.copying import clock, gap_until_copies, show
 from diffusion_lib.benchmark.records import measurements
 from diffusion_lib.features import FeatureStatistics, efficientnet_features
 from diffusion_lib.metrics import frechet_distance, kernel_distance
@@ -745,22 +745,45 @@ charts.panels(
 # the distance goes on falling. It does not mind them.
 # </details>
 #
-# The second test above tells earlier. Below, the gap is $\log(\text{unseen} / \text{seen})$ of the two
-# losses, where little noise is left. It is open when it reaches 1: the one loss is then 2.7 times the other.
+# The second test above tells earlier. Where should one look? With little noise, every denoiser does well;
+# with much of it, any training image may be behind. Between them is a level where the network
+# can only just tell the images apart: let it be where its error on unseen images is 0.6 of the distance
+# from a training image to its nearest neighbor. There, the gap is $\log(\text{unseen} / \text{seen})$
+# of the two losses.
+
+# %%
+runs = {
+    f"{run['images']} of {run['data']}": run
+    for run in measurements("copying")
+    if run["seed"] == 0 and run["images"] in (50, 200) and clock(run).copies > 0
+}
+parts = torch.linspace(0.1, 1.1, 41)
+charts.curves(
+    parts,
+    {name: gap_until_copies(run, parts) for name, run in runs.items()},
+    xlabel="epochs / epochs until 5% of the samples are copies",
+    ylabel="gap",
+)
+
+# %% [markdown]
+# *The gap while a model learns, for faces, digits, brains and photographs. Each run on its own clock: at 1 it begins to copy.*
+#
+# Some of these runs took 170 epochs, and others 800. But on their own clocks they are much alike. Once the gap
+# is about 1.5, samples are copies, and until then it grows about as the 1.7th power of the epochs. So an open
+# gap, say of 0.3, tells when copies are to be expected:
+#
+# $$\text{epochs until copies} \approx \text{epoch} \cdot (1.5 / \text{gap})^{1/1.7}$$
 
 # %%
 show(measurements("copying"))
 
 # %% [markdown]
-# In every run the gap opened before there were copies. How long before depends on the images: with
-# brains these came after 1.2 to 1.7 times as many epochs, with portraits after 3 to more than 10 times.
-# So it is a warning, but no clock. Nor does the number of images alone tell when copies will come. With
-# 200 photographs of faces (the last set) it is after 390 epochs, with 200 brains after 820 or more. What
-# all runs have in common is a time before which fewer than 5% were copies: $20\sqrt n$ epochs of $n$ images.
+# TODO numbers
 #
-# `train` says so before a longer run on up to 200 images. It holds a tenth of the images back, at most
-# 100 (`--held_out`), to see the gap. It warns once when the gap opens, and once when over 5% of the
-# samples are copies. Then it saves the last model from before.
+# `train` holds a tenth of the images back, at most 100 (`--held_out`), to see the gap. It warns once when copies
+# are to be expected before the end, and once when over 5% of the
+# samples are copies. Then it saves the last model from before. The number of images alone does not tell when that is:
+# TODO. But in all runs fewer than 5% were copies before $20\sqrt n$ epochs of $n$ images, and `train` says so before a longer run on up to 200 images.
 #
 # Data sets from the web contain duplicates, and these are what large models were found to reproduce
 # (Carlini et al. 2023, [arXiv 2301.13188](https://arxiv.org/abs/2301.13188)).
