@@ -41,20 +41,20 @@ SAFE = 20.0  # epochs, by the root of the number of images: no run was measured 
 FEW = 200  # images, the most of which this was measured
 COPIES = 0.05  # the share of samples from which on a model is said to copy
 FEWEST = 5  # held-out images that tell something
-LOSSES = 200  # noisy images on either side
-MANY = 2000  # images among which neighbors are sought
+LOSSES = 50  # noisy images on either side, or as many as are held out if these are more
+SOME, MANY = 200, 2000  # of so many images the nearest neighbors are sought, among so many
 TINY = 1e-4  # added to both errors: less than rounding to 8 bits
 SAMPLES = 64  # in a look, and four times as many if two or more of them are copies
 STEPS = 10  # of the sampler
-FIRST, FACTOR = 10, 1.2  # epochs before the first look, and from one to the next
-REST = 10  # times as long as a look takes, until the next one
+FIRST, FACTOR = 20, 1.2  # epochs before the first look at the soonest, and from one to the next
+REST = 5  # times as long as a look takes, until the next one
 
 
 def outlook(images: int, epochs: float) -> str:
     """Before a run of so many epochs: whether samples may become copies, in a line; "" if not, or
     if so many images were not measured.
     """
-    if images > FEW or epochs < soonest(images):
+    if not 0 < soonest(images) <= epochs:
         return ""
     return (
         f"{epochs:,.0f} epochs of {images} images: samples may become copies of them. In our runs, "
@@ -64,8 +64,8 @@ def outlook(images: int, epochs: float) -> str:
 
 
 def soonest(images: int) -> float:
-    """The epoch before which no run was measured to copy. More than FEW images are taken as FEW."""
-    return SAFE * math.sqrt(min(images, FEW))
+    """The epoch before which no run was measured to copy; 0 if so many images were not measured."""
+    return SAFE * math.sqrt(images) if images <= FEW else 0.0
 
 
 def forecast(images: int, epoch: float, gap: float) -> float:
@@ -75,31 +75,37 @@ def forecast(images: int, epoch: float, gap: float) -> float:
     return max(soonest(images), epoch * (COPYING / gap) ** (1 / GROWTH))
 
 
-def loss_gap(diffusion: GaussianDiffusion, batches: BatchStream, distance: float) -> float:
+def loss_gap(
+    diffusion: GaussianDiffusion, batches: BatchStream, distance: float, losses: int = LOSSES
+) -> float:
     """log(loss on held-out images / loss on training images) of a model that these batches train,
     at the first timestep where the error on held-out images is WITHIN * distance.
 
     It is about 0 at first. Not a number without held-out images.
 
-    distance: `distance_of_neighbors` of the training images.
+    Args:
+        distance: `distance_of_neighbors` of the training images.
+        losses: on how many noisy images, at least.
     """
     if len(batches.unseen) == 0:
         return math.nan
-    error_at = cache(lambda t: denoising_error(diffusion, t, batches, batches.unseen))
+    turns = torch.arange(max(losses, len(batches.unseen)))
+    seen, unseen = (which[turns % len(which)] for which in (batches.kept, batches.unseen))
+    error_at = cache(lambda t: denoising_error(diffusion, t, batches, unseen))
     timesteps = range(diffusion.schedule.timesteps - 1)
     t = bisect_left(timesteps, WITHIN * distance, key=error_at)  # it grows with t
-    seen = denoising_error(diffusion, t, batches, batches.kept[:LOSSES])
-    return 2 * math.log((error_at(t) + TINY) / (seen + TINY))
+    error = denoising_error(diffusion, t, batches, seen)
+    return 2 * math.log((error_at(t) + TINY) / (error + TINY))
 
 
 def distance_of_neighbors(batches: BatchStream) -> float:
-    """From a training image to the nearest other one, among MANY: the median of LOSSES of them, a
+    """From a training image to the nearest other one: the median of SOME of them, among MANY; a
     root mean square over all pixels on the scale of -1 to 1. 0 if there is only one.
     """
     kept = batches.kept[:MANY].to(batches.pixels.device)
     if len(kept) < 2:
         return 0.0
-    images, own = batches.pixels[kept], torch.arange(min(LOSSES, len(kept)))
+    images, own = batches.pixels[kept], torch.arange(min(SOME, len(kept)))
     found = nearest(images[: len(own)], images, exclude_self=own, device=batches.device)
     return found.distance.median().item()
 
@@ -108,15 +114,15 @@ def distance_of_neighbors(batches: BatchStream) -> float:
 def denoising_error(
     diffusion: GaussianDiffusion, t: int, batches: BatchStream, which: Tensor
 ) -> float:
-    """The root mean square error of x0 on LOSSES noisy images: these by turns, at timestep t."""
+    """The root mean square error of x0 on these images, with noise, at timestep t."""
     generator, device, total = torch.Generator().manual_seed(0), diffusion.device, 0.0
-    for some in which[torch.arange(LOSSES) % len(which)].split(100):
+    for some in which.split(100):
         x0 = to_images(batches.pixels[some.to(batches.pixels.device)].to(device))
         labels = batches.labels[some].to(device) if diffusion.classes else None
         noise = torch.randn(x0.shape, generator=generator).to(device)
         guess = diffusion.denoise(diffusion.schedule.add_noise(x0, t, noise), t, labels=labels).x0
         total += (guess - x0).square().mean().item() * len(some)
-    return math.sqrt(total / LOSSES)
+    return math.sqrt(total / len(which))
 
 
 def draw(trainer: Trainer, samples: int, seed: int) -> Tensor:
@@ -153,7 +159,8 @@ class CopyWatch:
         self.over |= trainer.batches.pixels.dtype != torch.uint8  # points in the plane
         self.foreseen = False
         self.healthy: tuple[int, dict] | None = None  # the last epoch without copies, and its model
-        self.next_epoch, self.next_time = FIRST, 0.0
+        self.first = max(FIRST, soonest(len(trainer.batches.kept)) / 3)
+        self.next_epoch, self.next_time = self.first, 0.0
 
     def look(self, report: Report) -> None:
         """To be called with each report: look if it is time to, and at the end of the run.
@@ -163,7 +170,7 @@ class CopyWatch:
         """
         started, epoch, ends = time.monotonic(), report.epoch, report.step >= report.steps
         due = started >= self.next_time and report.epoch_ended and epoch >= self.next_epoch
-        if self.over or epoch < FIRST or not (due or ends):
+        if self.over or epoch < self.first or not (due or ends):
             return
         gap = loss_gap(self.trainer.average, self.trainer.batches, self.distance)
         share = 0.0 if gap < OPEN else self.share_of_copies(seed=epoch)

@@ -24,6 +24,7 @@ from diffusion_lib.training import Trainer
 
 HELD_OUT = 50  # images, at most as many as are trained on
 SAMPLES = 256
+LOSSES = 200
 FIRST_STEP = 60
 ENOUGH = 0.2  # copies, after which a run ends
 
@@ -67,7 +68,7 @@ def copying(
             if trainer.step >= due:
                 drawn = watch.draw(trainer, SAMPLES, seed=trainer.step)
                 copies = watch.count_copies(trainer, drawn) / SAMPLES
-                gap = watch.loss_gap(trainer.average, trainer.batches, distance)
+                gap = watch.loss_gap(trainer.average, trainer.batches, distance, LOSSES)
                 kernel = scorer(run["data"]).distances(drawn)["kernel"]
                 found = (trainer.step, trainer.step / trainer.steps_per_epoch, gap, copies, kernel)
                 for values, value in zip(looks.values(), found, strict=True):
@@ -121,7 +122,6 @@ def clock(record: dict) -> Clock:
     return Clock(opened, forecast, copies)
 
 
-def gap_until_copies(record: dict, parts: np.ndarray) -> np.ndarray:
-    """The gap when these parts of the epochs until copies began have passed."""
-    passed = np.array(record["epoch"]) / clock(record).copies
-    return np.interp(parts, passed, record["gap"], left=math.nan, right=math.nan)
+def gap_at(record: dict, epochs: torch.Tensor) -> np.ndarray:
+    """The gap at any epochs, between two looks; not a number where there was none."""
+    return np.interp(epochs, record["epoch"], record["gap"], left=math.nan, right=math.nan)
