@@ -289,7 +289,7 @@ def test_the_benchmark_says_when_the_gap_opens_and_when_copies_begin(capsys):
     foreseen = copying.forecast(100, 204, 0.8)
     assert measured.clock(run) == (204, foreseen, pytest.approx(204 + 196 * 4 / 29))
     assert measured.clock(run | {"copies": [0.05, 0.1, 0.3]}).copies == 100
-    gaps = measured.gap_at(run, torch.tensor([80.0, 100, 204, 302]))
+    gaps = measured.between_looks(run, "epoch", "gap", torch.tensor([80.0, 100, 204, 302]))
     assert gaps.tolist() == pytest.approx([math.nan, 0.1, 0.8, 1.4], nan_ok=True)
     run["copies"] = [0, 0, 0.01]
     assert math.isnan(measured.clock(run).copies)

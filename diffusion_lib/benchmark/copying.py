@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from diffusion_lib import charts
 from diffusion_lib import copying as watch
 from diffusion_lib.benchmark.quality import TODAY, Scorer
 from diffusion_lib.benchmark.records import print_table, read, run_missing
@@ -20,6 +21,7 @@ from diffusion_lib.config import TrainConfig
 from diffusion_lib.diffusion import build
 from diffusion_lib.errors import InputError
 from diffusion_lib.images.cache import load_images
+from diffusion_lib.plots import Picture
 from diffusion_lib.training import Trainer
 
 HELD_OUT = 50  # images, at most as many as are trained on
@@ -122,6 +124,40 @@ def clock(record: dict) -> Clock:
     return Clock(opened, forecast, copies)
 
 
-def gap_at(record: dict, epochs: torch.Tensor) -> np.ndarray:
-    """The gap at any epochs, between two looks; not a number where there was none."""
-    return np.interp(epochs, record["epoch"], record["gap"], left=math.nan, right=math.nan)
+def draw_clocks(records: list[dict]) -> Picture:
+    """Distances and copies over the training steps."""
+    steps = torch.logspace(1.8, 3.8, 200)
+    labels = {"kernel": "kernel distance", "copies": "share of copies"}
+    return charts.panels(
+        [
+            {
+                "x": steps,
+                "lines": {
+                    f"{run['images']} images": between_looks(run, "step", key, steps)
+                    for run in records
+                },
+                "xlabel": "training steps",
+                "xscale": "log",
+                "ylabel": label,
+            }
+            for key, label in labels.items()
+        ]
+    )
+
+
+def draw_gaps(records: list[dict]) -> Picture:
+    """The gap over the epochs, and over the part that has passed until copies begin."""
+    epochs, parts = torch.linspace(20, 1000, 200), torch.linspace(0.05, 1.1, 200)
+    lines, on_own_clock = {}, {}
+    for run in records:
+        name = f"{run['images']} of {run['data']}"
+        lines[name] = between_looks(run, "epoch", "gap", epochs)
+        on_own_clock[name] = between_looks(run, "epoch", "gap", parts * clock(run).copies)
+    left = {"x": epochs, "lines": lines, "xlabel": "epochs", "ylabel": "gap"}
+    right = {"x": parts, "lines": on_own_clock, "xlabel": "epochs / epochs until there are copies"}
+    return charts.panels([left | {"ylim": (0, 2)}, right | {"ylim": (0, 2)}])
+
+
+def between_looks(record: dict, along: str, key: str, x: torch.Tensor) -> np.ndarray:
+    """A value of a run; not a number before the first look and after the last one."""
+    return np.interp(x, record[along], record[key], left=math.nan, right=math.nan)

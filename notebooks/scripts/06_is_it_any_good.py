@@ -58,7 +58,7 @@ from diffusion_lib import (
     to_pixels,
     toys,
 )
-from diffusion_lib.benchmark.copying import clock, gap_at, show
+from diffusion_lib.benchmark.copying import clock, draw_clocks, draw_gaps, show
 from diffusion_lib.benchmark.records import measurements
 from diffusion_lib.features import FeatureStatistics, efficientnet_features
 from diffusion_lib.metrics import frechet_distance, kernel_distance
@@ -714,23 +714,8 @@ for name, images in {"its fifty": few, "fifty others": unseen[:50]}.items():
 # are good? And until they are copies? And with 200?
 
 # %%
-portraits = [run for run in measurements("copying") if run["data"] == "faces" and run["seed"] == 0]
-steps = max((run["step"] for run in portraits), key=len)  # the others ended earlier
-charts.panels(
-    [
-        {
-            "x": steps,
-            "lines": {
-                f"{run['images']} portraits": run[key] + [math.nan] * (len(steps) - len(run[key]))
-                for run in portraits
-            },
-            "xlabel": "training steps",
-            "xscale": "log",
-            "ylabel": label,
-        }
-        for key, label in {"kernel": "kernel distance", "copies": "share of copies"}.items()
-    ]
-)
+runs = [run for run in measurements("copying") if run["seed"] == 0 and run["size"] == 16]
+draw_clocks([run for run in runs if run["data"] == "faces"])
 
 # %% [markdown]
 # *Left: the kernel distance of the samples to all 4,000 portraits. Right: the share of copies. A run
@@ -745,59 +730,32 @@ charts.panels(
 # the distance goes on falling. It does not mind them.
 # </details>
 #
-# The second test above tells earlier. Where should one look? With little noise, every denoiser does well;
-# with much of it, any training image may be behind. Between them is a level where the network
-# can only just tell the images apart: let it be where its error on unseen images is 0.6 of the distance
-# from a training image to its nearest neighbor. There, the gap is $\log(\text{unseen} / \text{seen})$
-# of the two losses.
+# The second test above tells earlier. With little noise, every denoiser does well; with much of it, any
+# training image may be behind. Between them is a level where the network can only just tell the images apart:
+# where its error on unseen images is 0.6 of the distance between nearest neighbors. There, the gap is
+# $\log(\text{unseen} / \text{seen})$ of the two losses.
 
 # %%
-runs = {
-    f"{run['images']} of {run['data']}": run
-    for run in measurements("copying")
-    if run["seed"] == 0 and run["images"] in (50, 200) and clock(run).copies > 0
-}
-epochs = torch.linspace(20, 1000, 500)
-parts = torch.linspace(0.05, 1.1, 200)  # 1: now 5% of the samples are copies
-charts.panels(
-    [
-        {
-            "x": epochs,
-            "lines": {name: gap_at(run, epochs) for name, run in runs.items()},
-            "xlabel": "epochs",
-            "ylabel": "gap",
-            "ylim": (0, 2),
-        },
-        {
-            "x": parts,
-            "lines": {name: gap_at(run, parts * clock(run).copies) for name, run in runs.items()},
-            "xlabel": "epochs / epochs until there are copies",
-            "ylim": (0, 2),
-        },
-    ]
-)
+draw_gaps([run for run in runs if run["images"] != 100 and clock(run).copies > 0])
 
 # %% [markdown]
-# *The gap while networks learn, with 50 and 200 images. Left: after how many epochs. Right: each
-# run on its own clock, at 1 it begins to copy. The photographs of faces (celeba) and the scans of brains
-# (brain-mri) are not in this repository.*
+# *The gap, with 50 and 200 images. Left: over epochs. Right: on each run's own clock, at 1 it begins to copy. The
+# photographs (celeba) and scans (brain-mri) are not in this repository.*
 #
-# Some of these runs begin to copy after 170 epochs, others after 900. On their own clocks they look much
-# alike: the gap grows about as the 1.5th power of the epochs, and when it is about 1.5, samples are copies. So
-# it tells when that will be:
+# Some of these runs begin to copy after 170 epochs, others after 900. But on their own clocks the gap grows
+# about as the 1.5th power of the epochs, and at 1.5 samples are copies. So it tells when that will be:
 #
 # $$\text{epochs until copies} \approx \text{epoch} \cdot (1.5 / \text{gap})^{1/1.5}$$
 #
-# The table has what this says when the gap comes to 0.6: there the one loss is 1.8 times the other.
+# The table has what this says when the gap comes to 0.6.
 
 # %%
 show(measurements("copying"))
 
 # %% [markdown]
-# In each of these runs the forecast comes within a factor of 1.4. Its two numbers were found with faces and
-# digits, so for the other sets it really is a forecast. The number of images alone does not tell: with
-# 200 photographs copies begin after 330 epochs, with 200 brains after 740 or 970, and with 200 portraits not in a
-# thousand. What all runs share is a time before which fewer than 5% were copies: $20\sqrt n$ epochs of $n$ images.
+# Each forecast is right within a factor of 1.4. Its two numbers come from faces and digits, so for the other
+# sets it really is one. The number of images alone does not tell: with 200 photographs copies begin after 330
+# epochs, with 200 portraits not in a thousand. But no run had over 5% before $20\sqrt n$ epochs of $n$ images.
 #
 # `train` names that time before a longer run on up to 200 images. It holds a tenth of the images back, at most
 # 100 (`--held_out`), to see the gap. It warns once when copies are to be expected before the end, and once
