@@ -753,9 +753,9 @@ draw_gaps([run for run in runs if run["images"] != 100 and clock(run).copies > 0
 show(measurements("copying"))
 
 # %% [markdown]
-# Each forecast is right within a factor of 1.4. Its two numbers come from faces and digits, so for the other
-# sets it really is one. The number of images alone does not tell: with 200 photographs copies begin after 330
-# epochs, with 200 portraits not in a thousand. But no run had over 5% before $20\sqrt n$ epochs of $n$ images.
+# Where copies came, the forecast is right within a factor of 1.4. Its two numbers come from faces and digits, and
+# hold for the other sets, too. The number of images alone does not tell: with 200 photographs copies begin after
+# 330 epochs, with 200 portraits not in a thousand. But no run had over 5% before $20\sqrt n$ epochs of $n$ images.
 #
 # `train` names that time before a longer run on up to 200 images. It holds a tenth of the images back, at most
 # 100 (`--held_out`), to see the gap. It warns once when copies are to be expected before the end, and once
