@@ -148,7 +148,7 @@ def count_copies(trainer: Trainer, images: Tensor) -> int:
 
 class CopyWatch:
     """Looks now and then whether a run has begun to copy, and warns once if it has; before that, it
-    warns once that the gap is open.
+    warns once from when on copies may be expected.
 
     file: where the last model that did not copy is saved, once a later one does.
     """

@@ -26,7 +26,7 @@ from diffusion_lib.training import Trainer
 
 HELD_OUT = 50  # images, at most as many as are trained on
 SAMPLES = 256
-LOSSES = 200
+LOSSES = 200  # for the gap: noisy images on either side
 FIRST_STEP = 60
 ENOUGH = 0.2  # copies, after which a run ends
 
@@ -126,7 +126,7 @@ def clock(record: dict) -> Clock:
 
 def draw_clocks(records: list[dict]) -> Picture:
     """Distances and copies over the training steps."""
-    steps = torch.logspace(1.8, 3.8, 200)
+    steps = torch.logspace(1.8, 3.85, 200)
     labels = {"kernel": "kernel distance", "copies": "share of copies"}
     return charts.panels(
         [

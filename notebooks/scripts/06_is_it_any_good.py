@@ -724,7 +724,7 @@ draw_clocks([run for run in runs if run["data"] == "faces"])
 # <details><summary>Answer</summary>
 #
 # All three distances fall alike: the time until samples are good does not depend on the number of images.
-# But 5% of the samples are copies after 370 steps with 50 portraits, after 1,300 with 100, and with 200
+# But 5% of the samples are copies after 340 steps with 50 portraits, after 1,300 with 100, and with 200
 # not yet after 6,900. So twice the images last almost four times as long, and twice those more than five times.
 # (Bonnaire et al. find the second time proportional to the number of images.) And while copies come,
 # the distance goes on falling. It does not mind them.
