@@ -82,9 +82,9 @@ class Parser(argparse.ArgumentParser):
 
 def underscored(argument: str) -> str:
     """--batch-size=8 -> --batch_size=8; everything else is left unchanged."""
-    if not argument.startswith("--"):
-        return argument
     flag, equals, value = argument[2:].partition("=")
+    if not argument.startswith("--") or " " in flag:
+        return argument
     return f"--{flag.replace('-', '_')}{equals}{value}"
 
 

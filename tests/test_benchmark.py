@@ -172,8 +172,32 @@ def test_real_images_are_nearer_to_real_images_than_noise_is():
 
 @pytest.mark.parametrize("choice", quality.CHOICES)
 def test_each_choice_is_a_configuration_that_differs_from_the_recipe(choice):
-    config = TrainConfig(**{**quality.RECIPE, **quality.CHOICES[choice]})
+    config = TrainConfig(**quality.settings_of(choice))
     assert (config == TrainConfig(**quality.RECIPE)) == (choice == "the recipe")
+
+
+def test_a_choice_may_be_flags_of_train_which_change_what_it_does_today(tmp_path, monkeypatch):
+    configs = []
+
+    def train(make: partial, seconds: float):
+        configs.append(make.args[1])
+        return None, 1
+
+    monkeypatch.setattr(quality, "train", train)
+    monkeypatch.setattr(quality, "draw", lambda contestant: None)
+    monkeypatch.setattr(quality, "load_images", lambda name, size: None)
+    monkeypatch.setattr(quality, "Scorer", lambda pixels: quality)
+    monkeypatch.setattr(quality, "distances", lambda drawn: {"kernel": 1.0}, raising=False)
+    path = tmp_path / "ablation.jsonl"
+    asked = ["ablation", "--choices", "--patch 4 --batch-size=8", "--seconds", "5", "--seeds", "1"]
+    command.main([*asked, "-i", "32", "--data", "mine", "-o", str(path)])
+    today = {**quality.TODAY, "image_size": 32, "seed": 0}
+    assert configs == [TrainConfig(**{**today, "patch": 4, "batch_size": 8})]
+    assert records.read(path)[0]["choice"] == "--patch 4 --batch-size=8"
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["ablation", "--choices", "--patches 4"])
+    with pytest.raises(InputError, match=r"flags of `train` or among the recipe, .* 'a unet'"):
+        command.main(["ablation", "--choices", "a unet"])
 
 
 def test_the_bundled_records_are_of_the_choices_that_there_are():

@@ -35,14 +35,14 @@ def build_parser(task: str) -> Parser:
     if task in ("speed", "quality"):
         names = SPEED if task == "speed" else QUALITY
         add("--who", nargs="+", choices=names, default=names, help="trainers (default: all)")
-    if task in ("quality", "ablation", "predictions"):
-        sets = BUNDLED[:1] if task == "ablation" else BUNDLED[:2]
+    if task in ("quality", "ablation", "copying", "predictions"):
+        sets = {"ablation": BUNDLED[:1], "copying": BUNDLED}.get(task, BUNDLED[:2])
         add(
             "--data",
             nargs="+",
-            choices=BUNDLED,
             default=sets,
-            help=f"bundled sets (default: {' '.join(sets)})",
+            metavar="PATH",
+            help=f"sets, bundled or of yours (default: {' '.join(sets)})",
         )
     if task in ("quality", "ablation", "copying"):
         add("-i", "--image_size", type=int, default=16, metavar="N", help=f"in pixels {DEFAULT}")
@@ -57,13 +57,6 @@ def build_parser(task: str) -> Parser:
         )
     if task == "copying":
         add(
-            "--data",
-            nargs="+",
-            default=BUNDLED,
-            metavar="PATH",
-            help=f"sets, bundled or of yours (default: {' '.join(BUNDLED)})",
-        )
-        add(
             "--images",
             nargs="+",
             type=int,
@@ -75,7 +68,12 @@ def build_parser(task: str) -> Parser:
     if task == "speedrun":
         add("files", nargs="*", default=[], metavar="FILE", help="a contestant (speedrun.py)")
     if task == "ablation":
-        add("--choices", nargs="+", metavar="NAME", help="of the recipe (default: all)")
+        add(
+            "--choices",
+            nargs="+",
+            metavar="NAME",
+            help='of the recipe (default: all), or flags of train, as in "--patch 4"',
+        )
     if task in ("ablation", "predictions"):
         add("--seconds", type=int, default=60, metavar="N", help=f"of training {DEFAULT}")
     if task in CONFIGS:

@@ -6,6 +6,7 @@ so a machine that also does other things favours nobody. Samplers (`steps`) draw
 model of portraits.
 """
 
+import shlex
 import time
 from collections.abc import Callable, Iterable
 from functools import cache, partial
@@ -17,6 +18,7 @@ from torch import Tensor
 from diffusion_lib.benchmark.contestants import Contestant, ours
 from diffusion_lib.benchmark.peers import PEERS
 from diffusion_lib.benchmark.records import print_medians, read, run_missing
+from diffusion_lib.cli import Parser
 from diffusion_lib.config import FLOW, TrainConfig
 from diffusion_lib.devices import fast_bfloat16
 from diffusion_lib.diffusion import GaussianDiffusion
@@ -80,7 +82,8 @@ def quality(
     """Train every contestant on every set, for each of the times and seeds: our recipe of today,
     that of page 04, and others, who take from that what they have in common with it.
     """
-    train_all(output, "who", who, data, image_size, seconds, seeds)
+    settings = {name: TODAY if name == "ours" else {**RECIPE, **PAGE_04} for name in who}
+    train_all(output, "who", settings, data, image_size, seconds, seeds)
 
 
 def ablation(
@@ -93,44 +96,56 @@ def ablation(
 ) -> None:
     """Train our recipe with all of its choices, and without one at a time.
 
+    choices: of CHOICES, or flags of `train` that change what it does today: "--patch 4".
+
     Raises:
         InputError: a choice that there is not.
     """
-    choices = CHOICES if choices is None else choices
-    for choice in choices:
-        if choice not in CHOICES:
-            raise InputError(
-                f"--choices must be among {', '.join(CHOICES)}, not {choice!r}"
-                f"{did_you_mean(choice, CHOICES)}"
-            )
-    train_all(output, "choice", choices, data, image_size, [seconds], seeds)
+    settings = {choice: settings_of(choice) for choice in choices or CHOICES}
+    train_all(output, "choice", settings, data, image_size, [seconds], seeds)
+
+
+def settings_of(choice: str) -> dict:
+    """Options of `TrainConfig`."""
+    if choice.startswith("--"):
+        parser = Parser(prog=f"benchmark ablation --choices {choice!r}", add_help=False)
+        parser.add_options(TrainConfig)
+        return {**TODAY, **vars(parser.parse_args(shlex.split(choice)))}
+    if choice not in CHOICES:
+        raise InputError(
+            f"--choices must be flags of `train` or among {', '.join(CHOICES)}, not {choice!r}"
+            f"{did_you_mean(choice, CHOICES)}"
+        )
+    return {**RECIPE, **CHOICES[choice]}
 
 
 def train_all(
     output: str,
     key: str,
-    names: Iterable[str],
+    settings: dict[str, dict],
     data: Iterable[str],
     image_size: int,
     seconds: Iterable[int],
     seeds: int,
 ) -> None:
-    """Do all runs. key: whether the names are those of contestants, "who", or of our choices."""
+    """Do all runs.
+
+    key: "who", if these are settings for contestants by their names, or "choice", if for ours.
+    """
     images = {name: load_images(name, image_size) for name in data}
     scorer = cache(lambda name: Scorer(images[name]))
 
     def measure(run: dict) -> dict:
         torch.manual_seed(run["seed"])
-        choice = {**CHOICES, "ours": TODAY}.get(run[key], PAGE_04)
-        changed = {**choice, "image_size": image_size, "seed": run["seed"]}
-        config = TrainConfig(**{**RECIPE, **changed})
+        changed = {"image_size": image_size, "seed": run["seed"]}
+        config = TrainConfig(**{**settings[run[key]], **changed})
         make = partial(CONTESTANTS.get(run[key], ours), images[run["data"]], config)
         contestant, steps = train(make, run["seconds"])
         return {**scorer(run["data"]).distances(draw(contestant)), "steps": steps}
 
     runs = [
         {key: name, "data": some, "size": image_size, "seconds": limit, "seed": seed}
-        for some, limit, seed, name in product(data, seconds, range(seeds), names)
+        for some, limit, seed, name in product(data, seconds, range(seeds), settings)
     ]
     run_missing(output, runs, measure)
     print_medians(read(output), ("data", "size", "seconds", key))
