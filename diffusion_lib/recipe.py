@@ -23,17 +23,21 @@ CPU = {
 }
 # With a U-Net instead: where it is chosen, or a width or patch that a transformer cannot have.
 U_NET = {"network": "unet", "width": 24, "blocks": 1}
+# 64 larger patches, of images of at least 32x32, teach a transformer more in so many minutes of one
+# thread (measured with 1 and 3, not with 9: MEASURED.md).
+SHORT, PATCHES = 4.0, 8  # a side
 # For a GPU: a U-Net as the full runs have it (page 08).
 GPU = {"beta_schedule": "cosine", "prediction": "v"}
 HELD_OUT = 0.1  # on either
-CHOSEN = {*CPU, *GPU, "precision", "held_out"}  # by the recipe
+CHOSEN = {*CPU, *GPU, "patch", "precision", "held_out"}  # by the recipe
 
 
-def recipe(device: str, bfloat16: bool, chosen: dict | None = None) -> dict:
+def recipe(device: str, bfloat16: bool, chosen: dict | None = None, threads: int = 1) -> dict:
     """Options of `TrainConfig`, for this kind of device.
 
-    bfloat16: whether the CPU computes in it (`devices.has_bfloat16`).
+    bfloat16: whether the CPU computes in it (`devices.fast_bfloat16`).
     chosen: options that a user has chosen. They are left out, and the others suit them.
+    threads: of the CPU, that train.
     """
     chosen = chosen or {}
     options = GPU
@@ -41,9 +45,17 @@ def recipe(device: str, bfloat16: bool, chosen: dict | None = None) -> dict:
         fits = not (chosen.get("width", 0) % 32 or chosen.get("patch", 0) % 2)
         network = chosen.get("network", "dit" if fits else "unet")
         precision = {"precision": "bfloat16" if bfloat16 else "float32"}
-        options = {**CPU, **(U_NET if network == "unet" else {}), **precision}
+        more = U_NET if network == "unet" else larger_patches(chosen, threads)
+        options = {**CPU, **more, **precision}
     options = {**options, "held_out": HELD_OUT}
     return {key: value for key, value in options.items() if key not in chosen}
+
+
+def larger_patches(chosen: dict, threads: int) -> dict:
+    """For a short run; {} if it is a long one, or has a patch already that is as large."""
+    size = chosen.get("image_size", TrainConfig.image_size)
+    short = 0 < chosen.get("minutes", 0) * threads <= SHORT
+    return {"patch": size // PATCHES} if short and size % (2 * PATCHES) == 0 and size > 16 else {}
 
 
 def as_flags(options: dict) -> str:

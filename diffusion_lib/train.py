@@ -71,6 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise InputError("NAME must not be 'autosave': the run to resume is saved as autosave.pth")
     config = TrainConfig(**chosen)
 
+    import torch
     from tqdm.auto import tqdm
 
     from diffusion_lib import distributed
@@ -90,7 +91,8 @@ def main(arguments: list[str] | None = None) -> None:
     device = find_device(config.device)
     by_recipe = {}
     if not checkpoint:
-        by_recipe = recipe(device.type, device.type == "cpu" and fast_bfloat16(), chosen)
+        bfloat16 = device.type == "cpu" and fast_bfloat16()
+        by_recipe = recipe(device.type, bfloat16, chosen, torch.get_num_threads())
         config = replace(config, **by_recipe)
     build(config, channels=1)  # so that a wrong setting shows before all images are read
     distributed.init(device)

@@ -130,6 +130,22 @@ def test_the_recipe_suits_what_was_chosen():
     assert recipe("cpu", True, {"network": "unet"})["width"] == 24
 
 
+def test_a_short_run_has_larger_patches():
+    def patch(minutes: float, size: int, threads: int = 1, **chosen) -> int | None:
+        chosen |= {"minutes": minutes, "image_size": size}
+        return recipe("cpu", True, chosen, threads).get("patch")
+
+    assert (patch(3, 32), patch(3, 48), patch(3, 64)) == (4, 6, 8)
+    assert patch(2, 32, threads=2) == 4
+    assert recipe("cpu", True, {"minutes": 3.0}).get("patch") == 8  # of 64x64, as usual
+    long, none = (9, 32), (0, 32)
+    small, odd = (3, 16), (3, 40)  # has such patches anyway; patches of 5x5 there are not
+    for other in (long, none, small, odd, (3, 32, 2)):
+        assert patch(*other) is None
+    assert patch(3, 32, network="unet") is None and patch(3, 32, patch=2) is None
+    assert "patch" not in recipe("cuda", True, {"minutes": 3.0})
+
+
 def test_options_are_shown_as_flags_without_those_that_are_as_usual():
     assert as_flags({"lr": 0.5, "batch_size": 64, "network": "dit"}) == "--lr 0.5 --network dit"
 
