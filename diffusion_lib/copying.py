@@ -37,8 +37,10 @@ WITHIN = 0.6  # at the level that counts: error on held-out images / distance be
 OPEN = 0.6  # the gap from which on copies are foreseen
 COPYING = 1.5  # the gap at which copies were measured to begin
 GROWTH = 1.5  # the power of epochs with which the gap was measured to grow until then
-SAFE = 20.0  # epochs, by the root of the number of images: no run was measured to copy before
-FEW = 200  # images, the most of which this was measured
+# Epochs, by the root of the number of images: no run was measured to copy before SAFE, and each of
+# at most FEWER images by LATE. FEW: images, the most of which SAFE was measured.
+SAFE, LATE = 20.0, 42.0
+FEWER, FEW = 100, 800
 COPIES = 0.05  # the share of samples from which on a model is said to copy
 FEWEST = 5  # held-out images that tell something
 LOSSES = 50  # noisy images on either side, or as many as are held out if these are more
@@ -51,15 +53,18 @@ REST = 5  # times as long as a look takes, until the next one
 
 
 def outlook(images: int, epochs: float) -> str:
-    """Before a run of so many epochs: whether samples may become copies, in a line; "" if not, or
-    if so many images were not measured.
+    """Before a run of so many epochs: when samples may become copies, in a line; "" if not before
+    its end, or if so many images were not measured.
     """
-    if not 0 < soonest(images) <= epochs:
+    first, last = soonest(images), LATE * math.sqrt(images)
+    if not 0 < first <= epochs:
         return ""
+    most, when = FEW, f"{SAFE:g} sqrt(n) epochs at the soonest, here {first:.0f}"
+    if images <= FEWER:
+        most, when = FEWER, f"{SAFE:g} to {LATE:g} sqrt(n) epochs, here {first:.0f} to {last:.0f}"
     return (
         f"{epochs:,.0f} epochs of {images} images: samples may become copies of them. In our runs, "
-        f"with n = 50 to {FEW}, that began after {SAFE:g} sqrt(n) epochs at the soonest, here "
-        f"{soonest(images):.0f} (page 06)"
+        f"with n = 50 to {most}, that began after {when} (page 06)"
     )
 
 

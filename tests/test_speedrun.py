@@ -139,8 +139,8 @@ def test_a_short_run_has_larger_patches():
     assert patch(2, 32, threads=2) == 4
     assert recipe("cpu", True, {"minutes": 3.0}).get("patch") == 8  # of 64x64, as usual
     long, none = (9, 32), (0, 32)
-    small, odd = (3, 16), (3, 40)  # has such patches anyway; patches of 5x5 there are not
-    for other in (long, none, small, odd, (3, 32, 2)):
+    small, odd, large = (3, 16), (3, 40), (3, 128)  # has 8x8 anyway; 5x5 pixels; not measured
+    for other in (long, none, small, odd, large, (3, 32, 2)):
         assert patch(*other) is None
     assert patch(3, 32, network="unet") is None and patch(3, 32, patch=2) is None
     assert "patch" not in recipe("cuda", True, {"minutes": 3.0})

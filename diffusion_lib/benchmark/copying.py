@@ -126,7 +126,7 @@ def clock(record: dict) -> Clock:
 
 def draw_clocks(records: list[dict]) -> Picture:
     """Distances and copies over the training steps."""
-    steps = torch.logspace(1.8, 3.85, 200)
+    steps = torch.logspace(1.8, 4.4, 200)
     labels = {"kernel": "kernel distance", "copies": "share of copies"}
     return charts.panels(
         [
