@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -186,16 +187,17 @@ def test_a_choice_may_be_flags_of_train_which_change_what_it_does_today(tmp_path
     monkeypatch.setattr(quality, "train", train)
     monkeypatch.setattr(quality, "draw", lambda contestant: None)
     monkeypatch.setattr(quality, "load_images", lambda name, size: None)
-    monkeypatch.setattr(quality, "Scorer", lambda pixels: quality)
-    monkeypatch.setattr(quality, "distances", lambda drawn: {"kernel": 1.0}, raising=False)
+    scorer = SimpleNamespace(distances=lambda drawn: {"kernel": 1.0})
+    monkeypatch.setattr(quality, "Scorer", lambda pixels: scorer)
     path = tmp_path / "ablation.jsonl"
     asked = ["ablation", "--choices", "--patch 4 --batch-size=8", "--seconds", "5", "--seeds", "1"]
     command.main([*asked, "-i", "32", "--data", "mine", "-o", str(path)])
     today = {**quality.TODAY, "image_size": 32, "seed": 0}
     assert configs == [TrainConfig(**{**today, "patch": 4, "batch_size": 8})]
     assert records.read(path)[0]["choice"] == "--patch 4 --batch-size=8"
-    with pytest.raises(SystemExit, match="2"):
-        command.main(["ablation", "--choices", "--patches 4"])
+    for wrong in ("--patches 4", "--seed 4", "-i 32"):
+        with pytest.raises(SystemExit, match="2"):
+            command.main(["ablation", "--choices", wrong])
     with pytest.raises(InputError, match=r"flags of `train` or among the recipe, .* 'a unet'"):
         command.main(["ablation", "--choices", "a unet"])
 

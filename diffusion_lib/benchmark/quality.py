@@ -107,10 +107,13 @@ def ablation(
 
 def settings_of(choice: str) -> dict:
     """Options of `TrainConfig`."""
-    if choice.startswith("--"):
+    if choice.startswith("-"):
         parser = Parser(prog=f"benchmark ablation --choices {choice!r}", add_help=False)
         parser.add_options(TrainConfig)
-        return {**TODAY, **vars(parser.parse_args(shlex.split(choice)))}
+        flags = vars(parser.parse_args(shlex.split(choice)))
+        if ours := flags.keys() & {"image_size", "seed", "epochs", "minutes"}:
+            parser.error(f"{min(ours)} is not for one choice: all have the same, by other flags")
+        return {**TODAY, **flags}
     if choice not in CHOICES:
         raise InputError(
             f"--choices must be flags of `train` or among {', '.join(CHOICES)}, not {choice!r}"
